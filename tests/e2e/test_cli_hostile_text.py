@@ -157,7 +157,7 @@ class Workspace:
         client.limits.set("gpu", 1)
         client.retention.set("hostile", pipeline="talking", keep_for=86400.0)
         with contextlib.suppress(RefusedError):
-            client.tokens.create(HOSTILE)
+            client.tokens.create(HOSTILE, "viewer")
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -260,9 +260,9 @@ CALLS: dict[str, list[str]] = {
     "admin restore": ["backup"],
     "admin gc": ["--dry-run"],
     "admin restore-runs": [],
-    "admin tokens list": [],
-    "admin tokens create": [HOSTILE],
-    "admin tokens revoke": [HOSTILE],
+    "tokens list": [],
+    "tokens create": [HOSTILE, "--role", "viewer"],
+    "tokens revoke": [HOSTILE],
 }
 SHOW_HOSTILE = {
     "run", "runs list", "runs show", "runs logs", "runs explain", "runs compare", "runs export", "artifacts preview",

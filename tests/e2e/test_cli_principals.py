@@ -97,14 +97,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="module")
 def ci(workspace: Workspace) -> str:
     """A second, named token."""
-    return workspace.call("admin", "tokens", "create", "ci").strip()
+    return workspace.call("tokens", "create", "ci", "--role", "editor").strip()
 
 
 def test_the_state_folders_token_acts_as_its_owner(workspace: Workspace, ci: str) -> None:
-    assert workspace.call("whoami") == f"{USER}\n"
-    assert workspace.json("whoami", token=ci) == {"principal": "token:ci", "kind": "token", "name": "ci"}
-    assert workspace.json("admin", "tokens", "list")[0]["created_by"] == USER
-    assert ci not in workspace.call("admin", "tokens", "list")
+    assert workspace.call("whoami") == f"{USER}\nadmin of all projects\n"
+    assert workspace.call("whoami", token=ci) == "token:ci\neditor of project default\n"
+    whoami = {"principal": "token:ci", "kind": "token", "name": "ci", "roles": {"default": "editor"}}
+    assert workspace.json("whoami", token=ci) == whoami
+    assert workspace.json("tokens", "list")[0]["created_by"] == USER
+    assert ci not in workspace.call("tokens", "list")
 
 
 def test_each_principal_has_its_own_runs_and_its_own_last_run(workspace: Workspace, ci: str) -> None:
@@ -133,9 +135,9 @@ def test_last_never_selects_a_child_run(workspace: Workspace) -> None:
 
 
 def test_a_revoked_token_is_rejected(workspace: Workspace) -> None:
-    token = workspace.json("admin", "tokens", "create", "short-lived")["token"]
+    token = workspace.json("tokens", "create", "short-lived", "--role", "viewer")["token"]
     workspace.call("runs", "list", token=token)
-    workspace.call("admin", "tokens", "revoke", "short-lived")
+    workspace.call("tokens", "revoke", "short-lived")
     assert "token" in workspace.call("runs", "list", token=token, code=3)
 
 

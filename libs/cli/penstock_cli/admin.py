@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli import tokens
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
 from penstock_cli.errors import PLATFORM, UsageError
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from penstock.client.retention import JanitorReport
 
 app = typer.Typer(help="Administration and maintenance.", no_args_is_help=True)
-app.add_typer(tokens.app, name="tokens")
 
 _POLL_INTERVAL = 0.2
 _SHOWN = 20

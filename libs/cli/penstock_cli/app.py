@@ -36,6 +36,7 @@ COMMANDS = {
     "dead-letters": "penstock_cli.dead_letters:app",
     "limits": "penstock_cli.limits:app",
     "retention": "penstock_cli.retention:app",
+    "tokens": "penstock_cli.tokens:app",
     "admin": "penstock_cli.admin:app",
     "doctor": "penstock_cli.platform.doctor:doctor",
     "whoami": "penstock_cli.tokens:whoami",

@@ -1,22 +1,29 @@
-"""`penstock whoami` and `penstock admin tokens`: who acts, and named access tokens."""
+"""`penstock whoami` and `penstock tokens`: who acts, and named access tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli.arguments import Json
+from penstock_cli.arguments import Json, parse_duration
 from penstock_cli.display import output
+
+if TYPE_CHECKING:
+    from penstock.client.tokens import Token
 
 app = typer.Typer(help="Manage named access tokens.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
+Expires = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="DURATION", help="Time until it is refused, such as 90d; default: never."),
+]
 
 
 def whoami(json: Json = False) -> None:
-    """Show the principal that runs and changes of this command are recorded under."""
+    """Show the principal that runs and changes of this command are recorded under, and its roles."""
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
@@ -24,8 +31,10 @@ def whoami(json: Json = False) -> None:
         found = connected.client.whoami()
     if json:
         output.as_json(dataclasses.asdict(found))
-    else:
-        output.line(found.principal)
+        return
+    output.line(found.principal)
+    for project, role in found.roles.items():
+        output.line(f"{role} of {'all projects' if project == '*' else f'project {project}'}")
 
 
 @app.command("list")
@@ -35,23 +44,30 @@ def list_tokens(json: Json = False) -> None:
 
     with session.connect() as connected:
         found = connected.client.tokens.list()
-    rows = [{name: value for name, value in dataclasses.asdict(token).items() if name != "token"} for token in found]
+    rows = [without_token(token) for token in found]
     if json:
         output.as_json(rows)
     elif not found:
-        output.note("no named tokens: create one with `penstock admin tokens create NAME`")
+        output.note("no named tokens: create one with `penstock tokens create NAME --role ROLE`")
     else:
-        lines = [(token.name, token.principal, output.clock(token.created_at), token.created_by) for token in found]
-        output.table(["name", "principal", "created", "created by"], lines)
+        columns = ["name", "role", "created", "created by", "expires", "last used"]
+        lines = [(one.name, one.role or "", *times(one)) for one in found]
+        output.table(columns, lines)
 
 
 @app.command("create")
-def create(name: Name, json: Json = False) -> None:
+def create(
+    name: Name,
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="viewer, operator, editor or admin.")],
+    expires: Expires = None,
+    json: Json = False,
+) -> None:
     """Create a token and print it. The platform stores only its hash, so it cannot be shown again."""
     from penstock_cli.platform import session
 
+    expires_in = parse_duration(expires) if expires else None
     with session.connect() as connected:
-        token = connected.client.tokens.create(name)
+        token = connected.client.tokens.create(name, role, expires_in=expires_in)
     if json:
         output.as_json(dataclasses.asdict(token))
     else:
@@ -69,3 +85,14 @@ def revoke(name: Name, json: Json = False) -> None:
         output.as_json({"name": name, "revoked": True})
     else:
         output.line(f"token {name} revoked")
+
+
+def without_token(token: Token) -> dict[str, Any]:
+    """Return the fields of a listed token, which has no `token`."""
+    return {name: value for name, value in dataclasses.asdict(token).items() if name != "token"}
+
+
+def times(token: Token) -> tuple[str, str, str, str]:
+    """Return the columns of when and by whom a token was created, when it expires, and when it was used last."""
+    expires = output.clock(token.expires_at) or "never"
+    return output.clock(token.created_at), token.created_by, expires, output.clock(token.last_used_at) or "never"

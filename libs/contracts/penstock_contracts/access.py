@@ -5,7 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_contracts.bodies import RequestBody
+from penstock_core.access import Role
 from penstock_core.ids import NAME_PATTERN
+
+LIFETIME_LIMIT = 10 * 366 * 86400.0
+"""Seconds after which a token that expires does so at the latest."""
 
 
 class _Model(BaseModel):
@@ -13,26 +17,47 @@ class _Model(BaseModel):
 
 
 class WhoAmI(_Model):
-    """The principal of the request's token, such as `user:ada` or `token:ci`."""
+    """The principal of the request's token, such as `user:ada` or `token:ci`, and its role in each project.
+
+    The project `*` is all projects.
+    """
 
     principal: str
     kind: str
     name: str
+    roles: dict[str, Role]
 
 
-class CreateTokenBody(RequestBody):
-    """Create a named token."""
+class CreateEndpointTokenBody(RequestBody):
+    """Create a token of an endpoint."""
 
     name: str = Field(pattern=NAME_PATTERN)
+    expires_in: float | None = Field(
+        default=None, gt=0, le=LIFETIME_LIMIT, description="seconds until the token is refused; by default never"
+    )
+
+
+class CreateTokenBody(CreateEndpointTokenBody):
+    """Create a named token with a role in the project of the request."""
+
+    role: Role
 
 
 class TokenView(_Model):
-    """A named token, without the token itself. Times are Unix seconds."""
+    """A named token, without the token itself. Times are Unix seconds.
+
+    `role` is null for a token of an endpoint, `expires_at` for one that never expires. `last_used_at` is written about
+    once a minute; null: not used yet.
+    """
 
     name: str
     principal: str
+    project: str
+    role: Role | None
     created_at: float
     created_by: str = ""
+    expires_at: float | None = None
+    last_used_at: float | None = None
 
 
 class TokenCreated(TokenView):

@@ -1,4 +1,4 @@
-"""Who acts, and which permissions the operations of the API need.
+"""Who acts, which roles they have, and which permissions a role has: `ROLE_PERMISSIONS`.
 
 The server decides who acts: it resolves each request to a principal, and facts, lists and log lines carry that
 principal. What a client claims about itself is ignored.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Protocol
 
 from penstock_core import ids
@@ -93,78 +94,13 @@ def user(name: str) -> Principal:
     return Principal(PrincipalKind.USER, shown or "unknown")
 
 
-@frozen(kw_only=True)
-class AccessToken:
-    """A named token as it is stored. The token itself is not stored: only `digest`, its SHA-256.
-
-    A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess. `endpoint` is the
-    deployment whose endpoint is all that the token may use; empty: the token is not limited to one.
-    """
-
-    name: str
-    digest: str
-    created_at: float
-    created_by: str = ""
-    endpoint: str = ""
-
-    def __post_init__(self) -> None:
-        ids.check_name(self.name, "token name")
-        ids.check_digest(self.digest)
-        if self.endpoint:
-            ids.check_name(self.endpoint, "deployment")
-
-    @property
-    def full_name(self) -> str:
-        """The name by which the token is stored and acts: `ci`, or `nightly/ci` for an endpoint."""
-        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
-
-    @property
-    def principal(self) -> Principal:
-        """Who acts with this token."""
-        return Principal(PrincipalKind.TOKEN, self.full_name)
-
-
-def token_digest(token: str) -> str:
-    """The SHA-256 by which a token is stored and looked up."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def same_digest(one: str, other: str) -> bool:
-    """Compare two digests in a time that does not depend on where they differ."""
-    return hmac.compare_digest(one.encode(), other.encode())
-
-
-class TokenStore(Protocol):
-    """Named tokens, found by the digest of the token or by name."""
-
-    async def find(self, digest: str) -> AccessToken | None:
-        """Return the token with this digest, or None."""
-        ...
-
-    async def list(self, endpoint: str = "") -> list[AccessToken]:
-        """Return the tokens of an endpoint, or those that are not limited to one, by name."""
-        ...
-
-    async def create(self, token: AccessToken) -> bool:
-        """Store a token; False if the name is taken."""
-        ...
-
-    async def revoke(self, name: str, endpoint: str = "") -> bool:
-        """Delete the token of this name, of an endpoint or of none; False if there is none."""
-        ...
-
-
 class Permission(enum.StrEnum):
-    """What an operation of the API needs: `RESOURCE.VERB`; `read` covers get, list and follow.
-
-    Every principal has all permissions until there are roles.
-    """
+    """What an operation of the API needs: `RESOURCE.VERB`; `read` covers get, list and follow."""
 
     PLATFORM_READ = "platform.read"
     PLATFORM_ADMIN = "platform.admin"
     VERSIONS_READ = "versions.read"
     VERSIONS_CREATE = "versions.create"
-    VERSIONS_PUBLISH = "versions.publish"
     RUNS_READ = "runs.read"
     RUNS_CREATE = "runs.create"
     RUNS_CANCEL = "runs.cancel"
@@ -188,3 +124,198 @@ class Permission(enum.StrEnum):
     RETENTION_WRITE = "retention.write"
     TOKENS_READ = "tokens.read"
     TOKENS_WRITE = "tokens.write"
+
+
+class Role(enum.StrEnum):
+    """What a principal may do in a project. Each role has all permissions of those before it."""
+
+    VIEWER = "viewer"
+    """Reads everything but tokens."""
+    OPERATOR = "operator"
+    """Runs, cancels and answers; sends events and calls endpoints."""
+    EDITOR = "editor"
+    """Registers pipelines and models, deploys, promotes, sets limits."""
+    ADMIN = "admin"
+    """Manages tokens, gates, retention and the platform; deletes runs."""
+
+
+_ADDED: Mapping[Role, frozenset[Permission]] = {
+    Role.VIEWER: frozenset(
+        {
+            Permission.PLATFORM_READ,
+            Permission.VERSIONS_READ,
+            Permission.RUNS_READ,
+            Permission.EVENTS_READ,
+            Permission.DEPLOYMENTS_READ,
+            Permission.ARTIFACTS_READ,
+            Permission.MODELS_READ,
+            Permission.LIMITS_READ,
+            Permission.RETENTION_READ,
+        }
+    ),
+    Role.OPERATOR: frozenset(
+        {
+            Permission.RUNS_CREATE,
+            Permission.RUNS_CANCEL,
+            Permission.RUNS_ANSWER,
+            Permission.EVENTS_SEND,
+            Permission.ENDPOINTS_CALL,
+            Permission.ARTIFACTS_CREATE,
+        }
+    ),
+    Role.EDITOR: frozenset(
+        {
+            Permission.VERSIONS_CREATE,
+            Permission.DEPLOYMENTS_WRITE,
+            Permission.MODELS_REGISTER,
+            Permission.MODELS_PROMOTE,
+            Permission.LIMITS_WRITE,
+            Permission.RUNS_ARCHIVE,
+        }
+    ),
+    Role.ADMIN: frozenset(
+        {
+            Permission.PLATFORM_ADMIN,
+            Permission.MODELS_ADMIN,
+            Permission.RUNS_DELETE,
+            Permission.RETENTION_WRITE,
+            Permission.TOKENS_READ,
+            Permission.TOKENS_WRITE,
+        }
+    ),
+}
+
+ROLES = tuple(Role)
+"""All roles, from the fewest permissions to the most."""
+
+ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
+    role: frozenset[Permission]().union(*(_ADDED[lesser] for lesser in ROLES[: ROLES.index(role) + 1]))
+    for role in ROLES
+}
+"""The permissions of each role."""
+
+EVERY_PROJECT = "*"
+"""In the roles of a principal: all projects."""
+
+
+def least_role(permission: Permission) -> Role:
+    """Return the role with the fewest permissions that has this one."""
+    return next(role for role in ROLES if permission in ROLE_PERMISSIONS[role])
+
+
+@frozen(kw_only=True)
+class Grant:
+    """A principal and what it may do: its role in each project, or the endpoint that is all it may call.
+
+    Attributes:
+        roles: by project; `EVERY_PROJECT` for all of them.
+        endpoint: the deployment whose endpoint is all that may be used; empty: not limited to one.
+    """
+
+    principal: Principal
+    roles: Mapping[str, Role]
+    endpoint: str = ""
+
+    def role(self, project: str) -> Role | None:
+        """Return the role in a project; None without one."""
+        return self.roles.get(project) or self.roles.get(EVERY_PROJECT)
+
+    def allows(self, permission: Permission, project: str) -> bool:
+        """Return whether an operation that needs a permission is allowed in a project."""
+        if self.endpoint:
+            return permission is Permission.ENDPOINTS_CALL
+        role = self.role(project)
+        return role is not None and permission in ROLE_PERMISSIONS[role]
+
+
+@frozen(kw_only=True)
+class AccessToken:
+    """A named token as it is stored. The token itself is not stored: only `digest`, its SHA-256.
+
+    A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess.
+
+    Attributes:
+        project: in which the token has its role.
+        role: None for a token of an endpoint.
+        endpoint: the deployment whose endpoint is all that the token may use; empty: the token is not limited to one.
+        created_at: Unix seconds.
+        expires_at: Unix seconds from which the token is refused; None: never.
+    """
+
+    name: str
+    digest: str
+    created_at: float
+    created_by: str = ""
+    project: str
+    role: Role | None = None
+    endpoint: str = ""
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.name, "token name")
+        ids.check_digest(self.digest)
+        ids.check_name(self.project, "project")
+        if self.endpoint:
+            ids.check_name(self.endpoint, "deployment")
+
+    @property
+    def full_name(self) -> str:
+        """The name by which the token is stored and acts: `ci`, or `nightly/ci` for an endpoint."""
+        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
+
+    @property
+    def principal(self) -> Principal:
+        """Who acts with this token."""
+        return Principal(PrincipalKind.TOKEN, self.full_name)
+
+    @property
+    def grant(self) -> Grant:
+        """What the token may do."""
+        roles = {self.project: self.role} if self.role is not None and not self.endpoint else {}
+        return Grant(principal=self.principal, roles=roles, endpoint=self.endpoint)
+
+    def expired(self, now: float) -> bool:
+        """Return whether the token is refused at a time, because it has expired."""
+        return self.expires_at is not None and now >= self.expires_at
+
+
+def token_digest(token: str) -> str:
+    """The SHA-256 by which a token is stored and looked up."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Compare two digests in a time that does not depend on where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+class TokenStore(Protocol):
+    """Named tokens, found by the digest of the token or by name."""
+
+    async def find(self, digest: str) -> AccessToken | None:
+        """Return the token with this digest, or None."""
+        ...
+
+    async def get(self, name: str) -> AccessToken | None:
+        """Return the token of this name that is not limited to an endpoint, or None."""
+        ...
+
+    async def list(self, endpoint: str = "") -> list[AccessToken]:
+        """Return the tokens of an endpoint, or those that are not limited to one, by name."""
+        ...
+
+    async def create(self, token: AccessToken) -> bool:
+        """Store a token; False if the name is taken."""
+        ...
+
+    async def revoke(self, name: str, endpoint: str = "") -> bool:
+        """Delete the token of this name, of an endpoint or of none; False if there is none."""
+        ...
+
+    async def last_used(self) -> Mapping[str, float]:
+        """Return when tokens were used last, in Unix seconds, by full name."""
+        ...
+
+    async def record_use(self, full_name: str, at: float) -> None:
+        """Store when a token was used last."""
+        ...

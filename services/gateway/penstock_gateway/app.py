@@ -26,6 +26,7 @@ from penstock_core.version import VERSION
 from penstock_gateway.access import guard
 from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.authentication import Authenticator
+from penstock_gateway.access.cached_tokens import CachedTokens
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.api_description import routes as description_routes
 from penstock_gateway.api_description.api_description import ApiDescription
@@ -275,7 +276,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     """
     bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
-    tokens = NatsTokens(bus)
+    tokens = CachedTokens(NatsTokens(bus), context)
     closing = asyncio.Event()
     followers = Followers(bus)
 
@@ -369,6 +370,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         announcer,
         run_announcer,
         tracker,
+        tokens,
     ]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None

@@ -6,6 +6,7 @@ GatewayError
 ├── UnprocessableError      the request is well-formed and its content is invalid
 ├── ContentTooLargeError    the content exceeds a limit
 ├── TooManyRequestsError    a limit of requests is exceeded: retry later
+├── ForbiddenError          the principal lacks a permission
 ├── UnverifiedError         a signature, or another proof of a secret, is missing or wrong
 ├── RunFailedError          the run whose output was requested did not succeed
 └── BadReplyError           another service sent a reply that cannot be used
@@ -63,6 +64,10 @@ class TooManyRequestsError(GatewayError):
     def __init__(self, message: str, advice: str = "", *, retry_after: float) -> None:
         self.retry_after = retry_after
         super().__init__(message, advice)
+
+
+class ForbiddenError(GatewayError):
+    """The principal lacks a permission."""
 
 
 class UnverifiedError(GatewayError):

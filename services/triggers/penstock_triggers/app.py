@@ -10,6 +10,7 @@ import pydantic
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats import event_stream
 from penstock_adapters.nats.buckets.limits import LimitSizes
+from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.consumer import Delivery
@@ -25,6 +26,7 @@ from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments.index import TriggerIndex
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
+from penstock_triggers.owners import Owners
 from penstock_triggers.run_starter import RunStarter
 from penstock_triggers.service import TriggerService
 from penstock_triggers.settings import TriggersSettings
@@ -40,7 +42,14 @@ class TriggersApp:
         log = NatsRunLog(bus, source)
         index, evaluator = TriggerIndex(), CelEvaluator()
         starter = RunStarter(
-            log, Versions(bus), ModelLog(bus, source), LimitSizes(bus), KnownPools(bus), evaluator, time.time
+            log,
+            Versions(bus),
+            ModelLog(bus, source),
+            LimitSizes(bus),
+            KnownPools(bus),
+            evaluator,
+            Owners(NatsTokens(bus)),
+            time.time,
         )
         self._context = context
         self._service = TriggerService(

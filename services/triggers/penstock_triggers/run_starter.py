@@ -21,6 +21,7 @@ from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
 from penstock_core.frozen import frozen
 from penstock_core.requests import Inputs, Options, Target
+from penstock_triggers.owners import Owners
 
 
 @frozen(kw_only=True)
@@ -57,6 +58,7 @@ class RunStarter:
         limits: LimitSizes,
         pools: KnownPools,
         evaluator: Evaluator,
+        owners: Owners,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
@@ -65,6 +67,7 @@ class RunStarter:
         self._limits = limits
         self._pools = pools
         self._evaluator = evaluator
+        self._owners = owners
         self._clock = clock
 
     async def build(self, start: Start) -> RunRequested:
@@ -73,7 +76,7 @@ class RunStarter:
         Raises:
             ExpressionError: a mapping to an input failed.
             InputError: the inputs do not fit the pipeline, there is no such published version, a step has an unknown
-                pool, or too many runs started each other.
+                pool, too many runs started each other, or the owner of the deployment may not start runs.
             UnavailableError: a part of the platform does not answer.
         """
         definition, event = start.definition, start.events[-1]
@@ -83,6 +86,7 @@ class RunStarter:
                 f"{hops} runs started each other by their events: the trigger may run for events of its own runs; "
                 "filter them, such as data.deployment != 'NAME'"
             )
+        await self._owners.check(start.snapshot.owner, event.project)
         version = await self._version(event.project, definition)
         given = matching.run_inputs(start.subscription, start.events, definition.inputs, self._evaluator)
         names = requests.model_references(version.pipeline.params, given)

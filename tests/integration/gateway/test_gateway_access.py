@@ -28,15 +28,16 @@ async def no_tokens(platform: Platform) -> AsyncGenerator[None]:
     yield
 
 
-async def _create(http: Http, name: str = "ci") -> str:
-    answer = await http("POST", "/v1/tokens", {"name": name})
+async def _create(http: Http, name: str = "ci", role: str = "admin") -> str:
+    answer = await http("POST", "/v1/tokens", {"name": name, "role": role})
     assert answer.status == 201, answer.body
     return answer.json()["token"]
 
 
 async def test_the_gateways_token_is_a_principal(http: Http) -> None:
     answer = await http("GET", "/v1/whoami")
-    assert answer.json() == {"principal": "token:default", "kind": "token", "name": "default"}
+    roles = {"*": "admin"}
+    assert answer.json() == {"principal": "token:default", "kind": "token", "name": "default", "roles": roles}
 
 
 async def test_a_named_token_acts_as_its_name_until_revoked(http: Http) -> None:
@@ -53,12 +54,12 @@ async def test_a_named_token_acts_as_its_name_until_revoked(http: Http) -> None:
 
 
 async def test_token_names_are_unique(http: Http) -> None:
-    answers = await asyncio.gather(*(http("POST", "/v1/tokens", {"name": "ci"}) for _ in range(5)))
+    answers = await asyncio.gather(*(http("POST", "/v1/tokens", {"name": "ci", "role": "viewer"}) for _ in range(5)))
     assert sorted(answer.status for answer in answers) == [201, 409, 409, 409, 409]
-    assert (await http("POST", "/v1/tokens", {"name": "default"})).status == 409
+    assert (await http("POST", "/v1/tokens", {"name": "default", "role": "viewer"})).status == 409
     for name in ("", "a.b", "a b", ">"):
-        assert (await http("POST", "/v1/tokens", {"name": name})).status == 422
-    assert (await http("POST", "/v1/tokens", {"name": "x", "token": "mine"})).status == 422
+        assert (await http("POST", "/v1/tokens", {"name": name, "role": "viewer"})).status == 422
+    assert (await http("POST", "/v1/tokens", {"name": "x", "role": "viewer", "token": "mine"})).status == 422
     assert (await http("DELETE", "/v1/tokens/a.b")).status == 404
 
 
@@ -72,7 +73,7 @@ async def test_tokens_are_not_stored_in_plain_text(platform: Platform, http: Htt
 
 async def test_a_partly_created_token_is_invalid_and_can_be_revoked(platform: Platform, http: Http) -> None:
     store = NatsTokens(platform.bus)
-    half = AccessToken(name="half", digest=access.token_digest("half"), created_at=1.0)
+    half = AccessToken(name="half", digest=access.token_digest("half"), created_at=1.0, project="default")
     assert await store.create(half)
     await store._bucket.purge(f"by-digest.{half.digest}")  # pyright: ignore[reportPrivateUsage]
     assert (await http("GET", "/v1/whoami", token="half")).status == 401

@@ -31,7 +31,7 @@ def test_each_origin_of_a_run_has_its_own_kind_of_principal() -> None:
     assert access.run_step("r1", "train[3]") == "run:r1/train[3]"
     assert access.service("scheduler") == "service:scheduler"
     assert str(access.link("user:ada")) == "link:user:ada"
-    assert str(AccessToken(name="ci", digest="0" * 64, created_at=1.0).principal) == "token:ci"
+    assert str(AccessToken(name="ci", digest="0" * 64, created_at=1.0, project="default").principal) == "token:ci"
 
 
 @given(st.text(max_size=300))
@@ -44,13 +44,13 @@ def test_a_token_is_identified_by_its_hash(one: str, other: str) -> None:
     digest = access.token_digest(one)
     assert (digest == access.token_digest(other)) == (one == other)
     assert access.same_digest(digest, access.token_digest(other)) == (one == other)
-    assert AccessToken(name="ci", digest=digest, created_at=1.0).digest == digest
+    assert AccessToken(name="ci", digest=digest, created_at=1.0, project="default").digest == digest
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "x" * 101])
 def test_token_names_are_validated(name: str) -> None:
     with pytest.raises(InvalidIdError):
-        AccessToken(name=name, digest="0" * 64, created_at=1.0)
+        AccessToken(name=name, digest="0" * 64, created_at=1.0, project="default")
 
 
 def test_permissions_are_named_by_resource_and_verb() -> None:

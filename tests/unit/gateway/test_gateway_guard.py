@@ -30,6 +30,9 @@ class MemoryTokens:
             raise UnavailableError("no answer")
         return self.tokens.get(digest)
 
+    async def get(self, name: str) -> AccessToken | None:
+        return next((token for token in self.tokens.values() if token.name == name), None)
+
     async def list(self, endpoint: str = "") -> list[AccessToken]:
         return list(self.tokens.values())
 
@@ -39,6 +42,12 @@ class MemoryTokens:
 
     async def revoke(self, name: str, endpoint: str = "") -> bool:
         return False
+
+    async def last_used(self) -> dict[str, float]:
+        return {}
+
+    async def record_use(self, full_name: str, at: float) -> None:
+        pass
 
 
 class Log:
@@ -94,7 +103,7 @@ def site() -> Site:
 
 
 async def _add(site: Site, text: str, name: str) -> None:
-    await site.store.create(AccessToken(name=name, digest=access.token_digest(text), created_at=1.0))
+    await site.store.create(AccessToken(name=name, digest=access.token_digest(text), created_at=1.0, project="default"))
 
 
 async def test_each_token_has_its_own_principal(site: Site) -> None:
@@ -171,7 +180,8 @@ async def test_the_audit_line_names_the_operation(site: Site) -> None:
     ],
 )
 async def test_a_token_of_an_endpoint_opens_its_paths_alone(site: Site, path: str, status: int) -> None:
-    token = AccessToken(name="web", digest=access.token_digest("web"), created_at=1.0, endpoint="nightly")
+    digest = access.token_digest("web")
+    token = AccessToken(name="web", digest=digest, created_at=1.0, project="default", endpoint="nightly")
     await site.store.create(token)
     assert (await site.send("GET", path, "Bearer web"))[0] == status
     refused = [(line["outcome"], line["status"]) for line in site.log.lines]

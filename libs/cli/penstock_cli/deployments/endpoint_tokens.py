@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli.arguments import Json
+from penstock_cli import tokens
+from penstock_cli.arguments import Json, parse_duration
 from penstock_cli.display import output
 
 app = typer.Typer(help="Manage the tokens of an endpoint.", no_args_is_help=True)
@@ -24,23 +25,25 @@ def list_tokens(name: Name, json: Json = False) -> None:
 
     with session.connect() as connected:
         found = connected.client.deployments.tokens(name)
-    rows = [{key: value for key, value in dataclasses.asdict(token).items() if key != "token"} for token in found]
+    rows = [tokens.without_token(token) for token in found]
     if json:
         output.as_json(rows)
     elif not found:
         output.note(f"no tokens: create one with `penstock deployments tokens create {name} TOKEN`")
     else:
-        lines = [(token.name, token.principal, output.clock(token.created_at), token.created_by) for token in found]
-        output.table(["name", "principal", "created", "created by"], lines)
+        columns = ["name", "principal", "created", "created by", "expires", "last used"]
+        lines = [(one.name, one.principal, *tokens.times(one)) for one in found]
+        output.table(columns, lines)
 
 
 @app.command("create")
-def create(name: Name, token: TokenName, json: Json = False) -> None:
+def create(name: Name, token: TokenName, expires: tokens.Expires = None, json: Json = False) -> None:
     """Create a token for the endpoint of a deployment and print it. It cannot be shown again."""
     from penstock_cli.platform import session
 
+    expires_in = parse_duration(expires) if expires else None
     with session.connect() as connected:
-        made = connected.client.deployments.create_token(name, token)
+        made = connected.client.deployments.create_token(name, token, expires_in=expires_in)
     if json:
         output.as_json(dataclasses.asdict(made))
     else:

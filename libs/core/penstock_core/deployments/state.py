@@ -43,12 +43,16 @@ class ConflictError(DeploymentError):
 
 @frozen(kw_only=True)
 class Snapshot:
-    """What is in force after a revision. `definition` is None if the deployment is deleted."""
+    """What is in force after a revision. `definition` is None if the deployment is deleted.
+
+    `owner` is the principal that applied the definition: the triggers start runs only while it may do so itself.
+    """
 
     revision: int
     at: float
     definition: Definition | None
     paused: bool
+    owner: str = ""
 
 
 @frozen(kw_only=True)
@@ -136,10 +140,11 @@ def evolve(deployment: Deployment, revision: int, fact: DeploymentFact | None) -
     before = deployment.current
     definition = before.definition if before else None
     paused = before.paused if before else False
+    owner = before.owner if before else ""
     match fact:
         case DeploymentApplied():
             # A deleted deployment that is applied again is a new one.
-            definition, paused = fact.definition, paused and definition is not None
+            definition, paused, owner = fact.definition, paused and definition is not None, fact.by
         case _ if definition is None:
             return deployment
         case DeploymentPaused():
@@ -151,7 +156,7 @@ def evolve(deployment: Deployment, revision: int, fact: DeploymentFact | None) -
     # The clocks of two writers may differ; what is in force must not go back.
     at = max(fact.at, before.at) if before else fact.at
     deployment.facts[revision] = fact
-    deployment.snapshots.append(Snapshot(revision=revision, at=at, definition=definition, paused=paused))
+    deployment.snapshots.append(Snapshot(revision=revision, at=at, definition=definition, paused=paused, owner=owner))
     return deployment
 
 
@@ -161,7 +166,7 @@ def evolve(deployment: Deployment, revision: int, fact: DeploymentFact | None) -
 def apply(
     deployment: Deployment, definition: Definition, actor: Actor, expected: int | None = None, restores: int = 0
 ) -> list[DeploymentFact]:
-    """Return the facts that give the deployment a definition; none if it has it already.
+    """Return the facts that give the deployment a definition; none if it has it already, from the same principal.
 
     Args:
         deployment: the deployment.
@@ -178,7 +183,8 @@ def apply(
     if found:
         raise InvalidInputsError(f"Invalid deployment {deployment.name!r}", found)
     _check_revision(deployment, expected)
-    if deployment.current is not None and deployment.current.definition == definition:
+    current = deployment.current
+    if current is not None and (current.definition, current.owner) == (definition, actor.by):
         return []
     return [DeploymentApplied(**_next(deployment, actor), definition=definition, restores=restores)]
 

@@ -206,18 +206,20 @@ class Deployments:
         """Return the tokens of the endpoint of a deployment, by name. Raises as `get`."""
         return [views.build(Token, row) for row in self._transport.json("GET", _path(name, "tokens"))["tokens"]]
 
-    def create_token(self, name: str, token: str) -> Token:
+    def create_token(self, name: str, token: str, *, expires_in: float | None = None) -> Token:
         """Create a token that may only call the endpoint of a deployment. It cannot be read again: store it.
 
         Args:
             name: the deployment.
             token: name of the token, such as that of its user.
+            expires_in: seconds until it is refused; None: never.
 
         Raises:
             NotFoundError: the deployment does not exist or has no endpoint.
             RefusedError: the name of the token is taken.
         """
-        return views.build(Token, self._transport.json("POST", _path(name, "tokens"), body={"name": token}))
+        body = {"name": token, "expires_in": expires_in}
+        return views.build(Token, self._transport.json("POST", _path(name, "tokens"), body=body))
 
     def revoke_token(self, name: str, token: str) -> None:
         """Revoke a token of the endpoint of a deployment: requests with it are refused from now on. Raises as `get`."""

@@ -2,8 +2,9 @@
 
 - The `Host` header must be an allowed name of this gateway, else 421. This blocks DNS rebinding: a web page whose name
   now resolves to 127.0.0.1.
-- `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` and
-  webhooks have signatures instead. A token of an endpoint opens only that endpoint.
+- `/v1` needs a bearer token, which is resolved to the principal of the request and its roles; the operation checks its
+  permission. Links under `/v1/answers` and webhooks have signatures instead. A token of an endpoint opens only that
+  endpoint.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
@@ -118,7 +119,7 @@ class Guard:
         found = None
         if scheme.lower() == b"bearer" and token.strip():
             try:
-                found = await self._authenticator.principal(token.strip().decode(errors="surrogateescape"), path)
+                found = await self._authenticator.grant(token.strip().decode(errors="surrogateescape"), path)
             except TokenScopeError as error:
                 return problems.problem(403, str(error))
         if found is None:
@@ -128,7 +129,7 @@ class Guard:
                 "token is in the file 'token' of the platform's state folder",
                 headers={"www-authenticate": "Bearer"},
             )
-        principal.set_principal(scope, found)
+        principal.set_grant(scope, found)
         return None
 
 

@@ -11,8 +11,9 @@ from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import NAMED, feature, requires
-from penstock_gateway.http.principal import acting
+from penstock_gateway.http.principal import By, granted
 from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v1", tags=["access"], route_class=JsonRoute, responses=COMMON)
 
@@ -24,8 +25,9 @@ _WRITE = [requires(Permission.TOKENS_WRITE)]
 @router.get("/whoami", summary="Get the principal of this request", dependencies=[requires(Permission.PLATFORM_READ)])
 async def whoami(request: Request) -> WhoAmI:
     """Facts, lists and logs name this principal for everything done with the token."""
-    found = acting(request)
-    return WhoAmI(principal=str(found), kind=found.kind.value, name=found.name)
+    grant = granted(request)
+    found = grant.principal
+    return WhoAmI(principal=str(found), kind=found.kind.value, name=found.name, roles=dict(grant.roles))
 
 
 @router.get("/tokens", summary="List named tokens", dependencies=[requires(Permission.TOKENS_READ)])
@@ -37,9 +39,9 @@ async def list_tokens(tokens: NamedTokens) -> TokenList:
 @router.post(
     "/tokens", status_code=201, summary="Create a named token", dependencies=_WRITE, responses=problems(409, *BODY)
 )
-async def create_token(tokens: NamedTokens, request: Request, body: CreateTokenBody) -> TokenCreated:
+async def create_token(tokens: NamedTokens, by: By, body: CreateTokenBody) -> TokenCreated:
     """The response is the only place that shows the token; the platform stores its hash."""
-    return await tokens.create(body.name, str(acting(request)))
+    return await tokens.create(body.name, by, PROJECT, role=body.role, expires_in=body.expires_in)
 
 
 @router.delete(

@@ -7,7 +7,7 @@ import time
 
 from penstock_contracts.access import TokenCreated, TokenList, TokenView
 from penstock_core import access, ids
-from penstock_core.access import AccessToken, TokenStore
+from penstock_core.access import AccessToken, Role, TokenStore
 from penstock_gateway.errors import ConflictError, NotFoundError
 
 
@@ -19,17 +19,42 @@ class Tokens:
 
     async def list(self, endpoint: str = "") -> TokenList:
         """Return the tokens of an endpoint, or the named tokens of the platform."""
-        return TokenList(tokens=[_view(token) for token in await self._store.list(endpoint)])
+        used = await self._store.last_used()
+        return TokenList(tokens=[_view(token, used.get(token.full_name)) for token in await self._store.list(endpoint)])
 
-    async def create(self, name: str, by: str, endpoint: str = "") -> TokenCreated:
-        """Create a token of 256 random bits, for an endpoint alone or for the platform.
+    async def create(
+        self,
+        name: str,
+        by: str,
+        project: str,
+        *,
+        role: Role | None = None,
+        endpoint: str = "",
+        expires_in: float | None = None,
+    ) -> TokenCreated:
+        """Create a token of 256 random bits, with a role in a project or for an endpoint alone.
+
+        Args:
+            name: of the token.
+            by: the principal that creates it.
+            project: to which it is limited.
+            role: in the project; None for a token of an endpoint.
+            endpoint: the deployment whose endpoint is all that it may use.
+            expires_in: seconds until it is refused; None: never.
 
         Raises:
             ConflictError: the name is in use.
         """
-        text = secrets.token_urlsafe(32)
+        text, now = secrets.token_urlsafe(32), time.time()
         token = AccessToken(
-            name=name, digest=access.token_digest(text), created_at=time.time(), created_by=by, endpoint=endpoint
+            name=name,
+            digest=access.token_digest(text),
+            created_at=now,
+            created_by=by,
+            project=project,
+            role=role,
+            endpoint=endpoint,
+            expires_at=None if expires_in is None else now + expires_in,
         )
         if token.full_name == access.DEFAULT_TOKEN or not await self._store.create(token):
             raise ConflictError(f"A token named {name!r} exists", "choose another name, or revoke that token first")
@@ -42,7 +67,7 @@ class Tokens:
             NotFoundError: it does not exist.
         """
         if not ids.is_name(name) or not await self._store.revoke(name, endpoint):
-            command = f"penstock deployments tokens list {endpoint}" if endpoint else "penstock admin tokens list"
+            command = f"penstock deployments tokens list {endpoint}" if endpoint else "penstock tokens list"
             raise NotFoundError(f"Token {name[:100]!r} does not exist", f"list tokens with `{command}`")
 
     async def revoke_all(self, endpoint: str) -> None:
@@ -51,7 +76,16 @@ class Tokens:
             await self._store.revoke(token.name, endpoint)
 
 
-def _view(token: AccessToken) -> TokenView:
+def _view(token: AccessToken, used_at: float | None = None) -> TokenView:
+    # What is recorded of an older token of the same name is not the use of this one.
+    last_used = used_at if used_at is not None and used_at >= token.created_at else None
     return TokenView(
-        name=token.name, principal=str(token.principal), created_at=token.created_at, created_by=token.created_by
+        name=token.name,
+        principal=str(token.principal),
+        project=token.project,
+        role=token.role,
+        created_at=token.created_at,
+        created_by=token.created_by,
+        expires_at=token.expires_at,
+        last_used_at=last_used,
     )

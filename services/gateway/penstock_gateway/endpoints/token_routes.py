@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList
+from penstock_contracts.access import CreateEndpointTokenBody, TokenCreated, TokenList
 from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.endpoints.endpoints_service import Endpoints
@@ -21,8 +21,8 @@ router = APIRouter(prefix="/v1/deployments/{name}/tokens", tags=["endpoints"], r
 Name = Annotated[str, Path(description="name of the deployment", json_schema_extra=NAMED)]
 NamedTokens = Annotated[Tokens, feature(Tokens)]
 
-_READ = [requires(Permission.TOKENS_READ)]
-_WRITE = [requires(Permission.TOKENS_WRITE)]
+_READ = [requires(Permission.DEPLOYMENTS_READ)]
+_WRITE = [requires(Permission.DEPLOYMENTS_WRITE)]
 
 
 @router.get("", summary="List the tokens of an endpoint", dependencies=_READ, responses=problems(404))
@@ -45,10 +45,11 @@ async def create_endpoint_token(
     endpoints: Annotated[Endpoints, feature(Endpoints)],
     name: Name,
     by: By,
-    body: CreateTokenBody,
+    body: CreateEndpointTokenBody,
 ) -> TokenCreated:
     """A token that may only call this endpoint. The response is the only place that shows it."""
-    return await tokens.create(body.name, by, (await endpoints.get(PROJECT, name)).name)
+    endpoint = (await endpoints.get(PROJECT, name)).name
+    return await tokens.create(body.name, by, PROJECT, endpoint=endpoint, expires_in=body.expires_in)
 
 
 @router.delete(

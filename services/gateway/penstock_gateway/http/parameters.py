@@ -7,10 +7,11 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.dependencies.models import Dependant
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPBearer, SecurityScopes
 
 from penstock_core import ids
 from penstock_core.access import Permission
+from penstock_gateway.http.principal import check_permission
 from penstock_gateway.http.problems import RequestError, sentence
 
 T = TypeVar("T")
@@ -46,7 +47,16 @@ LastEventId = Annotated[
     Header(description="resume after the event with this ID", json_schema_extra={"pattern": "^[0-9]{0,15}$"}),
 ]
 
-_bearer = HTTPBearer(
+
+class _CheckedBearer(HTTPBearer):
+    """The bearer token of an operation in OpenAPI. The guard has read it: this checks the permission."""
+
+    async def __call__(self, request: Request, needed: SecurityScopes) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for scope in needed.scopes:
+            check_permission(request, Permission(scope))
+
+
+_checked = _CheckedBearer(
     scheme_name="token", description="token of the platform: the file `token` in its state folder", auto_error=False
 )
 
@@ -83,8 +93,8 @@ def feature(kind: type[T]) -> Any:
 
 
 def requires(permission: Permission) -> Any:
-    """Return the dependency that names the permission an operation needs. All principals have all permissions yet."""
-    return Security(_bearer, scopes=[permission.value])
+    """Return the dependency that names the permission an operation needs, and refuses principals without it."""
+    return Security(_checked, scopes=[permission.value])
 
 
 def check_key(key: str | None) -> None:

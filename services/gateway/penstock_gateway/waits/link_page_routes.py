@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from penstock_core.access import Grant
 from penstock_gateway.http import bodies
 from penstock_gateway.http.parameters import feature
-from penstock_gateway.http.principal import set_principal
+from penstock_gateway.http.principal import set_grant
 from penstock_gateway.http.responses import content
 from penstock_gateway.waits import link_pages
 from penstock_gateway.waits.link_pages import LinkPages
@@ -57,5 +58,5 @@ async def answer_by_link(pages: Pages, request: Request, token: Token) -> Respon
     """Gives the answer of the link, or the chosen one. Idempotent."""
     found = pages.principal(token)
     if found is not None:
-        set_principal(request.scope, found)
+        set_grant(request.scope, Grant(principal=found, roles={}))
     return await pages.post(token, await bodies.read_bytes(request, link_pages.FORM_LIMIT))

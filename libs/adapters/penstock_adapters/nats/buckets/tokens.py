@@ -1,13 +1,17 @@
 """`access.TokenStore` in a bucket.
 
-Keys: `by-name.{name}` holds the token's record, `by-name.{endpoint}.{name}` that of a token of an endpoint;
-`by-digest.{digest}` holds the rest of that key. A token is accepted only while
-both exist: what a crash leaves half done is not accepted, and `revoke` removes it.
+Keys, for the token `ci` or the token `web` of the endpoint `nightly`:
+
+- `by-digest.{digest}`: the record. The token is accepted exactly while this key exists.
+- `by-name.ci`, `by-name.nightly.web`: the record, written after the first key and deleted after it. So a name that is
+  listed can be revoked, and what a crash leaves half done is a token that nobody knows or that is no longer accepted.
+- `used.ci`, `used.nightly.web`: when it was used last.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import orjson
 import pydantic
@@ -29,8 +33,12 @@ class NatsTokens:
 
     async def find(self, digest: str) -> AccessToken | None:
         """See the port."""
-        named = await self._bucket.get_fresh(f"by-digest.{digest}")
-        entry = await self._bucket.get_fresh(f"by-name.{named.value.decode()}") if named is not None else None
+        entry = await self._bucket.get_fresh(f"by-digest.{digest}")
+        return _read(entry) if entry is not None else None
+
+    async def get(self, name: str) -> AccessToken | None:
+        """See the port."""
+        entry = await self._bucket.get_fresh(f"by-name.{name}")
         return _read(entry) if entry is not None else None
 
     async def list(self, endpoint: str = "") -> list[AccessToken]:
@@ -41,10 +49,11 @@ class NatsTokens:
     async def create(self, token: AccessToken) -> bool:
         """See the port."""
         record = orjson.dumps(dataclasses.asdict(token))
-        path = _path(token.name, token.endpoint)
-        if await self._bucket.put(f"by-name.{path}", record, revision=0) is None:
+        digest_key = f"by-digest.{token.digest}"
+        await self._bucket.put(digest_key, record)
+        if await self._bucket.put(f"by-name.{_path(token.name, token.endpoint)}", record, revision=0) is None:
+            await self._bucket.purge(digest_key)
             return False
-        await self._bucket.put(f"by-digest.{token.digest}", path.encode())
         return True
 
     async def revoke(self, name: str, endpoint: str = "") -> bool:
@@ -55,7 +64,17 @@ class NatsTokens:
             return False
         await self._bucket.purge(f"by-digest.{_read(entry).digest}")
         await self._bucket.purge(f"by-name.{path}")
+        await self._bucket.purge(f"used.{path}")
         return True
+
+    async def last_used(self) -> Mapping[str, float]:
+        """See the port."""
+        found = await self._bucket.list("used.>")
+        return {entry.key.removeprefix("used.").replace(".", "/"): float(entry.value) for entry in found}
+
+    async def record_use(self, full_name: str, at: float) -> None:
+        """See the port."""
+        await self._bucket.put(f"used.{full_name.replace('/', '.')}", str(at).encode())
 
 
 def _path(name: str, endpoint: str) -> str:
