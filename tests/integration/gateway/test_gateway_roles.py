@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_platform import Answer, Http, Platform, read_head, started
+from gateway_platform import Answer, Http, Platform, Stream, read_head, started
+from pydantic import SecretStr
 
 from penstock_core.access import ROLE_PERMISSIONS, Permission, Role, least_role
+from penstock_gateway.app import build
+from penstock_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -109,6 +113,35 @@ async def test_a_token_is_refused_from_its_expiry_on(http: Http) -> None:
     for lifetime in (0, -1, 1e12, "soon"):
         body = {"name": "odd", "role": "viewer", "expires_in": lifetime}
         assert (await http("POST", "/v1/tokens", body)).status == 422
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(platform: Platform, http: Http) -> None:
+    token = await _token(http, "follower", role="viewer")
+    run_id = await platform.request()
+    reader, writer = await http.open("GET", f"/v1/runs/{run_id}/events", token=token)
+    assert (await read_head(reader))[0] == 200
+    stream = Stream(reader, writer)
+    assert (await stream.next()) is not None
+    assert (await http("DELETE", "/v1/tokens/follower")).status == 204
+    await asyncio.sleep(1.0)  # within which a revoked token is refused everywhere
+    await platform.run_step(run_id, "double")
+    with pytest.raises(asyncio.IncompleteReadError):
+        await stream.all()
+
+
+async def test_a_revoked_token_is_refused_within_a_second_by_another_gateway(platform: Platform, http: Http) -> None:
+    other = build(platform.context, GatewaySettings(home=platform.root, port=0, token=SecretStr("another")))
+    await other.start()
+    try:
+        token = await _token(http, "shared", role="viewer")
+        elsewhere = Http(dataclasses.replace(platform, gateway=other))
+        assert (await elsewhere("GET", "/v1/limits", token=token)).status == 200
+        assert (await http("DELETE", "/v1/tokens/shared")).status == 204
+        assert (await http("GET", "/v1/limits", token=token)).status == 401
+        await asyncio.sleep(1.0)
+        assert (await elsewhere("GET", "/v1/limits", token=token)).status == 401
+    finally:
+        await other.stop()
 
 
 async def test_a_trigger_starts_no_run_that_its_owner_may_not_start(platform: Platform, http: Http) -> None:

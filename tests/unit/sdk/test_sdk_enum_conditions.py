@@ -86,7 +86,9 @@ def test_conditions_hold_as_in_python(
         value = made.function(name)
         try:
             expected = bool(compare(value, other))
-            possible = any(compare(one, other) != (compare is operator.ne) for one in value.__class__.__members__.values())
+            possible = any(
+                compare(one, other) != (compare is operator.ne) for one in value.__class__.__members__.values()
+            )
         except TypeError:
             expected = possible = False
         if possible:

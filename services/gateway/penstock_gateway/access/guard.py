@@ -5,6 +5,7 @@
 - `/v1` needs a bearer token, which is resolved to the principal of the request and its roles; the operation checks its
   permission. Links under `/v1/answers` and webhooks have signatures instead. A token of an endpoint opens only that
   endpoint.
+- While a response is sent, its token is checked again, so that a stream ends when its token is revoked or expires.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
@@ -14,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from penstock_core.errors import UnavailableError
 from penstock_gateway.access.authentication import Authenticator, TokenScopeError
 from penstock_gateway.http import principal, problems
 
@@ -31,6 +34,9 @@ _SIGNED = (_SIGNED_LINKS, "/v1/webhooks/")
 _REFUSED = frozenset({401, 403, 421})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_RECHECK = 0.5
+"""Seconds after which the token of a response that is still being sent is checked again."""
+
 _DRAIN_BYTES = 32 * 1024 * 1024
 _DRAIN_PAUSE = 0.25
 _SAFE_HEADERS = [
@@ -39,6 +45,35 @@ _SAFE_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+
+class _RevokedError(Exception):
+    """The token of a request was revoked, or expired, while its response was sent."""
+
+
+class _Caller:
+    """The token of a request, while it is served."""
+
+    def __init__(self, authenticator: Authenticator, token: str, path: str) -> None:
+        self._authenticator = authenticator
+        self._token = token
+        self._path = path
+        self._checked = time.monotonic()
+
+    async def check_again(self) -> None:
+        """Check that the token is still valid, if the last time was a while ago.
+
+        Raises:
+            _RevokedError: it is not.
+        """
+        now = time.monotonic()
+        if now - self._checked < _RECHECK:
+            return
+        self._checked = now
+        # A stream outlives a broker that is away for a moment: it has nothing to send meanwhile.
+        with contextlib.suppress(UnavailableError):
+            if await self._authenticator.grant(self._token, self._path) is None:
+                raise _RevokedError
 
 
 class Guard:
@@ -67,11 +102,16 @@ class Guard:
                     await body.drain()
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(h for h in _SAFE_HEADERS if h[0] not in present)]
+            elif caller is not None and message.get("more_body", False):
+                await caller.check_again()
             await send(message)
 
+        caller: _Caller | None = None
         try:
-            app = await self._refusal(scope) or self._app
-            await app(scope, body.receive, guarded)
+            refusal, caller = await self._admit(scope)
+            await (refusal or self._app)(scope, body.receive, guarded)
+        except _RevokedError:
+            pass  # The response stays incomplete: the connection is cut, so the client notices.
         except Exception as error:
             response = problems.response_to(error)
             if response is None or status is not None:
@@ -100,7 +140,8 @@ class Guard:
             status=status,
         )
 
-    async def _refusal(self, scope: Scope) -> ASGIApp | None:
+    async def _admit(self, scope: Scope) -> tuple[ASGIApp | None, _Caller | None]:
+        """Return the response to a request that is refused, or else its caller; neither if it needs no token."""
         host = authorization = b""
         for name, value in scope["headers"]:
             if name == b"host":
@@ -108,29 +149,27 @@ class Guard:
             elif name == b"authorization":
                 authorization = value
         if self._names is not None and host_name(host.decode("latin-1")) not in self._names:
-            return problems.problem(
-                421,
-                "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS",
-            )
+            text = "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS"
+            return problems.problem(421, text), None
         path: str = scope["path"]
         if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
-            return None
-        scheme, _, token = authorization.partition(b" ")
+            return None, None
+        scheme, _, sent = authorization.partition(b" ")
+        token = sent.strip().decode(errors="surrogateescape") if scheme.lower() == b"bearer" else ""
         found = None
-        if scheme.lower() == b"bearer" and token.strip():
+        if token:
             try:
-                found = await self._authenticator.grant(token.strip().decode(errors="surrogateescape"), path)
+                found = await self._authenticator.grant(token, path)
             except TokenScopeError as error:
-                return problems.problem(403, str(error))
+                return problems.problem(403, str(error)), None
         if found is None:
-            return problems.problem(
-                401,
+            text = (
                 f"The token is {'wrong' if authorization else 'missing'}: send 'Authorization: Bearer TOKEN'; the "
-                "token is in the file 'token' of the platform's state folder",
-                headers={"www-authenticate": "Bearer"},
+                "token is in the file 'token' of the platform's state folder"
             )
+            return problems.problem(401, text, headers={"www-authenticate": "Bearer"}), None
         principal.set_grant(scope, found)
-        return None
+        return None, _Caller(self._authenticator, token, path)
 
 
 class _Body:
