@@ -53,6 +53,9 @@ MEANING = {
     "PUT /v1/models/{name}/aliases/{alias}": "the language of gates",
     "POST /v1/models/{name}/versions": "the language of gates; what belongs together",
     "PUT /v1/retention/policies/{name}": "what belongs together",
+    "PUT /v1/script-runs/{run_id}": "the artifact of the source is in the store",
+    "POST /v1/script-runs/{run_id}/records": "artifacts are in the store; names of metrics",
+    "PUT /v1/script-runs/{run_id}/end": "artifacts are in the store; what an error consists of",
     "PUT /v1/limits/{name}": "an integer that is written as 1.0",
 }
 """Operations that refuse some requests for what they mean, which a schema cannot say."""

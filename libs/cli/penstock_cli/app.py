@@ -54,6 +54,7 @@ RUNS = {
     "rerun": "penstock_cli.runs.rerun:rerun",
     "archive": "penstock_cli.runs.remove:archive",
     "delete": "penstock_cli.runs.remove:delete",
+    "upload": "penstock_cli.runs.upload:upload",
     "export": "penstock_cli.runs.export:export",
     "export-mlflow": "penstock_cli.runs.mlflow_export:export_mlflow",
 }

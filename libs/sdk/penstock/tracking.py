@@ -1,10 +1,11 @@
-"""`track`: record the run of a plain script, without a platform.
+"""`track`: record the run of a plain script, without a platform or for one that runs elsewhere.
 
     with track("my experiment", params={"depth": 3}) as run:
         run.log_metric("loss", 0.1, step=1)
 
 In: what the script logs. Out: a folder `tracked/<run id>` in the state folder, which a platform imports after the
-script has finished. No server is involved before.
+script has finished. No server is involved before. With `PENSTOCK_URL`, the folder is `outbox/<run id>`, and a process
+beside the script sends it to that platform, see `penstock.script_sender`.
 
     begin.json    what the run is: written before the folder gets its name
     about.json    interpreter, packages and Git commit: gathered beside the script
@@ -19,6 +20,7 @@ import fcntl
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from penstock import script_sender
 from penstock.client import platform
 from penstock.errors import NotInScriptsError, PlatformFailedError
 from penstock.runner import error_info
@@ -41,6 +44,9 @@ FORMAT = 1
 NAME_LIMIT = 200
 _SOURCE_LIMIT = 1024 * 1024
 _ENVIRONMENT_TIMEOUT = 5.0
+_SEND_TIMEOUT = 5.0
+"""Seconds that the end of a script waits until the platform has everything."""
+
 _ENVIRONMENT_LIMIT = 60 * 1024
 """Characters of JSON of what is installed: it travels in the log."""
 
@@ -95,6 +101,7 @@ class Tracking:
         self._params = dict(params or {})
         self._tags = dict(tags or {})
         self._home = platform.state_folder(home)
+        self._platform = platform.from_environment() if home is None else None
         self._store = FolderStore(self._home / "artifacts")
         self._pid = 0
 
@@ -102,12 +109,13 @@ class Tracking:
         platform.prepare_home(self._home)
         self._began = time.time()
         run_id = ids.run_id(int(self._began * 1000), os.urandom(10))
-        self._folder = self._home / FOLDER / run_id
+        self._folder = self._home / (FOLDER if self._platform is None else script_sender.OUTBOX) / run_id
         self._lock = _make(self._folder, self._begin(run_id))
         self._pid = os.getpid()
         self._recorder = Recorder(str(self._folder / "run"), self._save, _identity, self._load, _identity)
         self._about = threading.Thread(target=_record_environment, args=(self._folder, self._store), daemon=True)
         self._about.start()
+        self._sender = self._send() if self._platform is not None else None
         run = TrackedRun(self._name, run_id, self._recorder)
         for name, value in self._tags.items():
             run.set_tag(name, value)
@@ -129,6 +137,35 @@ class Tracking:
             end[name] = getattr(recorder, name)
         _write(self._folder / "end.json", end)
         os.close(self._lock)
+        if self._sender is not None:
+            self._wait_for(self._sender)
+
+    def _send(self) -> subprocess.Popen[bytes] | None:
+        """Start the process that sends the run; without one, `penstock runs upload` sends it later."""
+        command = [sys.executable, "-m", script_sender.__name__, str(self._folder)]
+        try:
+            with (self._folder / "sender.log").open("wb") as log:
+                # Its own session: Ctrl-C ends the script only.
+                return subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        except OSError:
+            return None
+
+    def _wait_for(self, sender: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + _SEND_TIMEOUT
+        while self._folder.is_dir() and sender.poll() is None and time.monotonic() < until:
+            if script_sender.problem_of(self._folder):
+                break
+            time.sleep(0.02)
+        if self._folder.is_dir():
+            problem = script_sender.problem_of(self._folder)
+            print(  # noqa: T201 - for the user of the script
+                f"[penstock] the run {self._folder.name} is not sent completely"
+                + (f" ({problem})" if problem else "")
+                + f"; it is recorded in {self._folder}: `penstock runs upload` sends it",
+                file=sys.stderr,
+            )
 
     def _begin(self, run_id: str) -> Json:
         source = _script()
@@ -136,11 +173,11 @@ class Tracking:
             "penstock_tracked": FORMAT,
             "run_id": run_id,
             "name": self._name,
-            "pipeline": script_runs.pipeline_name(self._name),
             "began_at": self._began,
             "inputs": {name: contexts.plain(value) for name, value in self._params.items()},
             "host": socket.gethostname()[:200],
             "file": str(source) if source is not None else "",
+            **({"url": self._platform.url} if self._platform is not None else {}),
         }
 
     def _save(self, name: str, value: object) -> Json:
@@ -164,6 +201,9 @@ def track(
 ) -> Tracking:
     """Record a plain script as a run; no platform needs to be running.
 
+    If `PENSTOCK_URL` is set (and `PENSTOCK_TOKEN`), the run is sent to that platform while the script runs. What could
+    not be sent is sent by the next script, or by `penstock runs upload`.
+
     Used as `with track("name") as run:`. `run` offers what `context()` offers in a step (`log_metric`, `log_param`,
     `set_tag`, `log_table`, `log_figure`, `log_artifact`), and inside of the block `context()` is `run`. Any number
     of scripts can do so concurrently. After the block, or after the script has died, `penstock runs list`, `show`,
@@ -173,7 +213,7 @@ def track(
         name: of the experiment; runs of one name are listed as those of one pipeline.
         params: inputs of the run, for search and comparison.
         tags: texts by name, for search.
-        home: the state folder; default `$PENSTOCK_HOME`, else `.penstock`.
+        home: the state folder of a platform on this machine; default `$PENSTOCK_URL`, `$PENSTOCK_HOME`, `.penstock`.
 
     Raises:
         TypeError: `name` is not a str, or `params` or `tags` are not dictionaries with str keys.

@@ -92,6 +92,8 @@ from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.runs.step_reader import StepReader
+from penstock_gateway.script_runs import routes as script_run_routes
+from penstock_gateway.script_runs.script_run_service import ScriptRuns
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.trace import routes as trace_routes
 from penstock_gateway.trace.traces import Traces
@@ -123,6 +125,7 @@ ROUTERS = tuple(
         metric_routes,
         run_routes,
         run_stream_routes,
+        script_run_routes,
         wait_routes,
         link_page_routes,
         event_routes,
@@ -340,6 +343,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         requests,
         Reruns(requests, reader, versions, resumptions),
         AttemptInputsReader(reader, log, versions, version_store),
+        ScriptRuns(bus, log, reader, artifacts),
         Cancellations(log, reader),
         ModelRegistration(reader, models, versions, artifacts),
         runs,

@@ -22,8 +22,8 @@ from gateway_platform import Http, Platform, running
 from penstock import track
 from penstock.tracking import TrackedRun
 from penstock_contracts import subjects
+from penstock_core.shipping.script_end import KILLED
 from penstock_gateway.tracked import importer
-from penstock_gateway.tracked.parser import KILLED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -182,7 +182,7 @@ async def test_unusable_folders_are_set_aside(platform: Platform, http: Http) ->
         lambda folder: (folder / "end.json").write_text('{"outcome": "lost"}'),
         lambda folder: (folder / "begin.json").write_text("[]"),
         lambda folder: _change(folder / "begin.json", run_id="another"),
-        lambda folder: _change(folder / "begin.json", pipeline="a.b"),
+        lambda folder: _change(folder / "begin.json", name=""),
         lambda folder: _change(folder / "end.json", artifacts={"x": {"odd": 1}}),
         lambda folder: _change(folder / "end.json", metrics={"x": "text"}),
         lambda folder: (folder / "about.json").write_text('{"environment": 3}'),

@@ -43,13 +43,20 @@ class Message:
 
 
 class Messages:
-    """Makes the messages of one attempt, in order."""
+    """Makes the messages of one attempt, in order.
 
-    def __init__(self, attempt: AttemptKey) -> None:
+    Args:
+        attempt: the attempt.
+        entries: how many entries of output earlier messages have.
+        points: how many points they have.
+        reports: how many reports of progress there were.
+    """
+
+    def __init__(self, attempt: AttemptKey, *, entries: int = 0, points: int = 0, reports: int = 0) -> None:
         self._attempt = attempt
-        self._entries = 0
-        self._points = 0
-        self._reports = 0
+        self._entries = entries
+        self._points = points
+        self._reports = reports
 
     def output(self, entries: Sequence[Entry]) -> Iterator[Message]:
         """Messages with these entries, each small enough for the broker."""

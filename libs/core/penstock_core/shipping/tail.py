@@ -149,7 +149,7 @@ class PointReader:
         return found
 
     def _accept(self, line: Any) -> Point | None:
-        point = _point(line)
+        point = read_point(line)
         if point is None:
             return None
         if self._room <= 0 or (point.name not in self._names and len(self._names) >= series.NAMES):
@@ -181,8 +181,8 @@ def _refuse(constant: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _point(line: Any) -> Point | None:
-    """`[name, step, at, value]`; nothing in it is trusted."""
+def read_point(line: Any) -> Point | None:
+    """Read `[name, step, at, value]`, of which nothing is trusted; None if it is not valid."""
     match line:
         case [str(name), int() | None as step, int() | float() as at, int() | float() | str() as value]:
             fits = 0 < len(name) <= series.NAME_LIMIT and 0 <= at < 1e11 and abs(step or 0) <= series.STEP_LIMIT

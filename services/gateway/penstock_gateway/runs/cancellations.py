@@ -7,11 +7,13 @@ import time
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_contracts.api import CancelResult
 from penstock_contracts.waits import StepCancelResult
+from penstock_core import script_runs
 from penstock_core.facts import CancelRequested, StepCancelRequested
 from penstock_core.run.machine import TERMINAL_STATUSES
 from penstock_core.run.state import item_of
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.steps import find_step
+from penstock_gateway.tracked import script_ends, script_facts
 
 
 class Cancellations:
@@ -27,10 +29,13 @@ class Cancellations:
         Raises:
             NotFoundError: the run does not exist.
         """
-        await self._reader.request(run_id)
+        request = await self._reader.request(run_id)
         end = await self._reader.finished(run_id)
         if end is not None:
             return CancelResult(run_id=run_id, state=end[1].outcome.value)
+        if request.version == script_runs.VERSION:  # no scheduler decides about it
+            await script_ends.append(self._log, script_facts.cancelled(request, reason, by, time.time()))
+            return CancelResult(run_id=run_id)
         fact = CancelRequested(run_id=run_id, by=by, reason=reason, requested_at=time.time())
         await self._log.append([fact])
         return CancelResult(run_id=run_id)

@@ -1,0 +1,1 @@
+"""Runs of scripts on other machines."""
