@@ -193,7 +193,7 @@ _KINDS: dict[str, type[Trigger]] = {
     "endpoint": EndpointTrigger,
     "webhook": WebhookTrigger,
 }
-_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait")
+_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait", "idle")
 _TIMES = ("start", "end")
 _ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
 

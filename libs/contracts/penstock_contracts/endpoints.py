@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from penstock_core.deployments.definition import Mode
+
 
 class CallPending(BaseModel):
     """A request to an endpoint whose run has not finished."""
@@ -21,4 +23,5 @@ class EndpointSchema(BaseModel):
     input: dict[str, Any]
     output: dict[str, Any]
     example: dict[str, Any]
+    mode: Mode = Field(default=Mode.ELASTIC, description="how requests run: as events, or by warm worker processes")
     files: list[str] = Field(default_factory=list[str], description="the inputs that are files: parts of a form")

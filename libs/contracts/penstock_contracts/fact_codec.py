@@ -101,6 +101,11 @@ def headers(fact: Fact, source: str) -> dict[str, str]:
     return cloud_event(f"{fact.run_id}.{fact.tail}{several}", fact.ce_type, source, fact.run_id)
 
 
+def headers_at(parsed: subjects.RunSubject, tail: str, source: str) -> dict[str, str]:
+    """Return the attributes of a fact that is encoded already. Not for artifacts of a running attempt."""
+    return cloud_event(f"{parsed.run_id}.{tail}", _BY_KIND[parsed.kind].ce_type, source, parsed.run_id)
+
+
 def encode(fact: Fact) -> bytes:
     """Encode a fact as JSON."""
     return to_json(ADAPTERS[type(fact)], fact)

@@ -18,6 +18,8 @@ owners.{executor}                      questions of other executors whether it h
 parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
 problems.{service}                     problems of streams that a process has noticed; not stored
 replicas.{service}                     heartbeats of replicas with their shards; not stored
+calls.{executor}                       requests to the warm workers of an executor, with a reply; not stored
+endpoints.{executor}                   which endpoints an executor serves; not stored
 commands.{service}.{verb}              requests with a reply; not stored
 """
 
@@ -84,6 +86,9 @@ LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
 
 PROBLEMS = "problems.*"
+
+SERVED_ENDPOINTS = "endpoints.*"
+"""Filter for what executors announce of the endpoints that they serve."""
 
 RUNS_FINISHED = "runs.*.*.finished"
 """Filter for the ends of all runs."""
@@ -192,6 +197,16 @@ def kill(run_id: str, key: str, attempt: int) -> str:
 def owner_question(executor: str) -> str:
     """Subject on which an executor answers whether it has an attempt."""
     return f"owners.{executor}"
+
+
+def calls(executor: str) -> str:
+    """Subject of requests to the warm workers of an executor."""
+    return f"calls.{lease(executor)}"
+
+
+def served_endpoints(executor: str) -> str:
+    """Subject on which an executor announces the endpoints that it serves."""
+    return f"endpoints.{lease(executor)}"
 
 
 def lease(executor: str) -> str:

@@ -26,6 +26,21 @@ attempt → executor, over the same socket
     result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to any of its files; the body is
                                         empty when the JSON is in the file SLOT.result
 
+An order with `serve` is that of a warm worker, which runs the requests to an endpoint. Its `run` message carries the
+descriptor of a stream socket, the channel to the executor. Messages there are JSON behind their length in four bytes.
+
+executor → worker
+    {"calls": [{"id": 1, "run": {…}, "record": true}]}      run these requests: a `RunRequested` each
+    (end of file)                                           exit
+
+worker → executor
+    {"ready": true}                                         the pipeline is loaded
+    {"refused": {…}}                                        it cannot be loaded: an `ErrorInfo`; the worker exits
+    {"id": 1, "end": {"outcome": …, "error": …, "outputs": {…}}}
+    {"id": 1, "facts": [[TAIL, {…}], …]}                    sent after the end: the facts of the run except its request,
+                                                            each as the end of its subject and its body; null if they
+                                                            are not to be recorded
+
 SLOT names the attempt's working folder inside WORK. Beside it are SLOT.log (its output), SLOT.events (JSON lines of
 parameters and artifacts), SLOT.points (JSON lines of metrics), SLOT.commits (JSON lines of what it stored while it
 ran), SLOT.progress (its latest progress) and SLOT.result.
@@ -42,6 +57,12 @@ IMPORT, RUN, SIGNAL, LEASE = "import", "run", "signal", "lease"
 IMPORTED, REFUSED, STARTED, UNFORKED, EXIT = "imported", "refused", "started", "unforked", "exit"
 ISOLATE, THREADED = "isolate", "threaded"
 RESULT = "result"
+
+FRAME_HEAD = 4
+"""Bytes before each message on the channel of a worker."""
+
+FRAME_LIMIT = 64 * 1024 * 1024
+"""Largest message on the channel of a worker, in bytes."""
 
 _SAFE = "/.:_-"
 
@@ -60,3 +81,13 @@ def decode(message: bytes) -> tuple[list[str], bytes]:
     """The words of a message, its kind first, and its body."""
     head, _, body = message.partition(b"\n")
     return [unquote(word, errors="surrogatepass") for word in head.decode(errors="replace").split()], body
+
+
+def frame(body: bytes) -> bytes:
+    """A message for the channel of a worker."""
+    return len(body).to_bytes(FRAME_HEAD, "big") + body
+
+
+def frame_size(head: bytes) -> int:
+    """The length of the message that follows these bytes."""
+    return int.from_bytes(head, "big")

@@ -19,6 +19,11 @@ Digest = NewType("Digest", str)
 
 SHARDS = 16
 
+RECORDED_SHARD = f"{SHARDS:02d}"
+"""Shard of runs whose facts are recorded after they have finished: no scheduler consumes it."""
+
+_RECORDED = "call-"
+
 NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 """JSON Schema pattern of names of projects, pipelines, steps, pools and runs."""
 
@@ -37,7 +42,9 @@ _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 @functools.lru_cache(maxsize=4096)
 def shard(run_id: str) -> str:
-    """Return the shard of a run as two digits: `crc32(run_id) % 16`."""
+    """Return the shard of a run as two digits: `crc32(run_id) % 16`, or that of recorded runs."""
+    if run_id.startswith(_RECORDED):
+        return RECORDED_SHARD
     return f"{zlib.crc32(run_id.encode()) % SHARDS:02d}"
 
 
@@ -101,6 +108,16 @@ def run_id(unix_ms: int, entropy: bytes) -> RunId:
         entropy: 10 random bytes.
     """
     return RunId(base32(unix_ms, 10) + base32(int.from_bytes(entropy[:10], "big"), 16))
+
+
+def recorded_run_id(unix_ms: int, entropy: bytes) -> RunId:
+    """Return a new id of a run that is recorded after it has finished. Arguments as of `run_id`."""
+    return RunId(_RECORDED + run_id(unix_ms, entropy))
+
+
+def is_recorded(run_id: str) -> bool:
+    """Whether the facts of a run are recorded after it has finished, so that no scheduler decides about it."""
+    return run_id.startswith(_RECORDED)
 
 
 def run_id_from_key(project: str, pipeline: str, idempotency_key: str) -> RunId:

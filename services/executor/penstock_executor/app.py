@@ -17,6 +17,8 @@ from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions, step_user
 from penstock_contracts import fact_codec, subjects
@@ -40,12 +42,17 @@ from penstock_core.shipping.publisher import MessagePublisher
 from penstock_executor import subscribers
 from penstock_executor.cache import CacheLookup, ResultCache
 from penstock_executor.checkpoints import latest_checkpoint
+from penstock_executor.endpoints.deployment_sources import DeploymentSources
+from penstock_executor.endpoints.endpoint_service import EndpointService
 from penstock_executor.interpreters import Interpreters
 from penstock_executor.lease import Lease
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
 from penstock_servicekit.service_context import ServiceContext, cancel
+
+_WARM_GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL for a warm worker, whose request has failed already."""
 
 _EXTENSIONS_PER_CHECK = 5
 """Extensions of deliveries between two checks of the log for attempts that others ended: about ten seconds."""
@@ -58,20 +65,20 @@ class NatsPlatform:
 
     def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
         self._context = context
-        self._mirror = Mirror(context.bus, settings.home)
+        self.mirror = Mirror(context.bus, settings.home)
         # Resumed runs and child runs read results of runs that may be archived.
-        self._log = ArchivedLog(context.bus, f"penstock/executor/{context.name}", Archives(self._mirror.opened))
+        self._log = ArchivedLog(context.bus, f"penstock/executor/{context.name}", Archives(self.mirror.opened))
         self.appender = Appender(
             self._log, lambda error: context.log.warning("append failed, will be retried", error=str(error))
         )
         self.publisher = MessagePublisher(self._publish, context.log.warning)
-        self._commits = CommitPublisher(self.appender.submit, self._mirror.put, context.log.warning)
+        self._commits = CommitPublisher(self.appender.submit, self.mirror.put, context.log.warning)
         self._cache = ResultCache(
-            Bucket(context.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, context.log.warning
+            Bucket(context.bus, subjects.CACHE_BUCKET), self.mirror.missing, self.facts, context.log.warning
         )
-        versions = Versions(context.bus)
+        self.versions = versions = Versions(context.bus)
         interpreters = Interpreters(versions.interpreters, [sys.executable, *settings.interpreters()])
-        self._sources = Sources(settings.home, versions, self._mirror.local_file, interpreters)
+        self._sources = Sources(settings.home, versions, self.mirror.local_file, interpreters)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         """See the protocol."""
@@ -125,16 +132,16 @@ class NatsPlatform:
 
     async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """Download the inputs, the source and the checkpoint of an attempt to this machine."""
-        await self._mirror.fetch(attempt.inputs.values())
+        await self.mirror.fetch(attempt.inputs.values())
         where = await self._sources.workplace(attempt)
-        checkpoint = await latest_checkpoint(attempt, self.facts, self._mirror.fetch, self._context.log.warning)
-        root = str((await self._mirror.root()).resolve())
-        return replace(where, artifacts=root, checkpoint=checkpoint, limit=await self._mirror.limit())
+        checkpoint = await latest_checkpoint(attempt, self.facts, self.mirror.fetch, self._context.log.warning)
+        root = str((await self.mirror.root()).resolve())
+        return replace(where, artifacts=root, checkpoint=checkpoint, limit=await self.mirror.limit())
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""
         models = [Stored(wanted.artifact) for wanted in end.models]
-        await self._mirror.put([*end.outputs.values(), *end.artifacts.values(), *models])
+        await self.mirror.put([*end.outputs.values(), *end.artifacts.values(), *models])
 
     def commit(self, fact: ArtifactCommitted) -> None:
         """See the protocol."""
@@ -189,13 +196,7 @@ class ExecutorApp:
             self._service,
             self._platform.prepare,
             settings.home,
-            ProcessOptions(
-                env={"PENSTOCK_HOME": str(settings.home.resolve())},
-                grace=settings.grace,
-                servers=settings.fork_servers,
-                unsafe=settings.unsafe_allowed,
-                user=step_user.find(settings.step_user) if settings.step_user else None,
-            ),
+            self._options(settings.grace),
             self._service.own,
         )
         self._service.use(self._executor)
@@ -209,11 +210,43 @@ class ExecutorApp:
             self._executor.end_limited,
             lambda event, **kw: context.log.warning(event, **kw),
         )
+        source = f"penstock/executor/{context.name}"
+        self._endpoints = EndpointService(
+            context.bus,
+            context.log,
+            context.name,
+            settings.pool,
+            DeploymentLog(context.bus, source),
+            DeploymentSources(
+                self._platform.versions,
+                ModelLog(context.bus, source),
+                self._platform.mirror,
+                self._platform.prepare,
+            ),
+            self._warm_adapter,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
         self._stopped = False
         subscribers.register(context.broker, self._service.cancel, self._service.kill)
         context.bus.on_reconnect(self._reconnected)
+
+    def _options(self, grace: float) -> ProcessOptions:
+        settings = self._settings
+        return ProcessOptions(
+            env={"PENSTOCK_HOME": str(settings.home.resolve())},
+            grace=grace,
+            servers=settings.fork_servers,
+            unsafe=settings.unsafe_allowed,
+            user=step_user.find(settings.step_user) if settings.step_user else None,
+        )
+
+    def _warm_adapter(self, endpoints: EndpointService) -> ProcessExecutor:
+        """The adapter of the warm workers, which has fork servers of its own."""
+        options = self._options(_WARM_GRACE)
+        return ProcessExecutor(
+            self._context.name, endpoints, endpoints, endpoints.prepare, self._settings.home, options
+        )
 
     async def start(self) -> None:
         """Start to take attempts."""
@@ -221,6 +254,8 @@ class ExecutorApp:
         await self._catch_up()
         loops = [self._platform.appender.run(), self._platform.publisher.run(), self._puller.run(), self._extend()]
         loops.append(self._platform.lease.run())
+        await self._endpoints.start()
+        loops.append(self._endpoints.run())
         self._tasks = [self._context.task(loop) for loop in loops]
         self._service.open()
         self._context.log.info("executor ready", pool=self._settings.pool, slots=self._settings.slots)
@@ -228,13 +263,17 @@ class ExecutorApp:
     async def stop(self) -> None:
         """Finish or hand back the attempts in flight."""
         self._stopped = True
-        await self._service.stop(self._settings.drain)
+        await asyncio.gather(self._service.stop(self._settings.drain), self._endpoints.stop(self._settings.drain))
         await cancel(self._tasks)
         await self._platform.lease.release()
 
     def about(self) -> dict[str, Any]:
-        """Status details: `shortages`, how often the machine had run out of something for an attempt."""
-        return {"attempts": self._service.active_count, "shortages": self._service.shortages}
+        """Status details.
+
+        `shortages` is how often the machine had run out of something for an attempt, `workers` the warm workers.
+        """
+        counts = {"attempts": self._service.active_count, "shortages": self._service.shortages}
+        return counts | self._endpoints.about()
 
     def ready(self) -> bool:
         """Whether the loops run."""

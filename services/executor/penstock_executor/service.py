@@ -22,7 +22,7 @@ from dataclasses import replace
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import resolve_inputs
 from penstock_contracts import fact_codec, subjects
-from penstock_core import exhaustion, ownership, script_runs
+from penstock_core import exhaustion, ids, ownership, script_runs
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import (
     ArtifactCommitted,
@@ -130,7 +130,7 @@ class ExecutorService:
         if isinstance(request, fact_codec.UnreadableFact):
             self._background.spawn(self._corrupt(delivery, request))
             return
-        if not isinstance(request, AttemptRequested) or request.version == script_runs.VERSION:
+        if not isinstance(request, AttemptRequested) or _is_recorded(request):
             self._background.spawn(self._platform.ack(delivery))
             return
         attempt = (request.run_id, request.key, request.attempt)
@@ -598,6 +598,11 @@ class ExecutorService:
     def active_count(self) -> int:
         """Attempts that are here, with or without a slot."""
         return len(self._active_attempts)
+
+
+def _is_recorded(request: AttemptRequested) -> bool:
+    """Whether the attempt ended before it was recorded, so that nothing is to be run."""
+    return request.version == script_runs.VERSION or ids.is_recorded(request.run_id)
 
 
 def _had_no_room(fact: AttemptFinished) -> bool:

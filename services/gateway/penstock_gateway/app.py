@@ -47,6 +47,7 @@ from penstock_gateway.endpoints import token_routes as endpoint_token_routes
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.endpoints_service import Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
+from penstock_gateway.endpoints.warm_calls import WarmCalls
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
@@ -320,6 +321,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     decisions = DecisionLog(bus, source)
     runs = RunSearch(read_model, projector, scripts)
     tracker = CallTracker(bus, followers, log, runs, context.log)
+    warm = WarmCalls(bus, versions, models, artifacts, context.log)
     features = (
         settings,
         ApiDescription(),
@@ -359,6 +361,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ManualRuns(deployments, requests),
         Endpoints(deployments.log, versions, requests, events, decisions, log, artifacts, tracker, closing),
         Outputs(log, artifacts),
+        warm,
         WebhookReceiver(deployments.log, events, context.log),
         RetentionService(bus, versions),
         announcer,
@@ -375,6 +378,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         run_announcer,
         tracker,
         tokens,
+        warm,
     ]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None

@@ -7,6 +7,7 @@ GatewayError
 ├── ContentTooLargeError    the content exceeds a limit
 ├── TooManyRequestsError    a limit of requests is exceeded: retry later
 ├── ForbiddenError          the principal lacks a permission
+├── RequestTimeoutError     the request was not answered within its time limit
 ├── UnverifiedError         a signature, or another proof of a secret, is missing or wrong
 ├── RunFailedError          the run whose output was requested did not succeed
 └── BadReplyError           another service sent a reply that cannot be used
@@ -68,6 +69,10 @@ class TooManyRequestsError(GatewayError):
 
 class ForbiddenError(GatewayError):
     """The principal lacks a permission."""
+
+
+class RequestTimeoutError(GatewayError):
+    """The request was not answered within its time limit."""
 
 
 class UnverifiedError(GatewayError):

@@ -125,7 +125,8 @@ def test_yaml_has_the_options_of_the_classes() -> None:
 def test_an_endpoint_has_a_wait_and_limits() -> None:
     declared = training.deploy("scorer", triggers=[Endpoint(wait="1m", rate=5, queue=7)])
     [trigger] = declared.definition()["triggers"]
-    assert trigger == {"kind": "endpoint", "name": "endpoint", "wait": 60.0, "rate": 5, "queue": 7}
+    workers = {"min_workers": 1, "max_workers": 4, "idle": 300.0, "record": 1}
+    assert trigger == {"kind": "endpoint", "name": "endpoint", "wait": 60.0, "rate": 5, "queue": 7, **workers}
     written = deployments.from_mapping("scorer", {"pipeline": "training", "triggers": [{"endpoint": True, "rate": 5}]})
     assert written["triggers"][0] == {**trigger, "wait": 30.0, "queue": 100}
     with pytest.raises(DefinitionError, match="endpoint: true"):

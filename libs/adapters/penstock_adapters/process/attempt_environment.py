@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
+from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmOrder:
+    """What makes the process of an attempt a warm worker, see `penstock_core.fork_server_protocol`.
+
+    Attributes:
+        pipeline: the compiled pipeline.
+        inputs: those that all requests share.
+        channel: the worker's end of its channel; closed once it is handed over.
+    """
+
+    pipeline: Pipeline
+    inputs: dict[str, Value]
+    channel: socket.socket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +35,7 @@ class AttemptEnvironment:
         environment: digest of the environment; attempts with the same one and the same `source` share a fork server.
         checkpoint: the latest checkpoint of the earlier attempts of the step, in the local store.
         limit: size in bytes of the largest artifact that the attempt may store; None for no limit.
+        serve: makes it a warm worker.
     """
 
     source: str
@@ -26,3 +44,4 @@ class AttemptEnvironment:
     environment: str
     checkpoint: Value | None = None
     limit: int | None = None
+    serve: WarmOrder | None = None

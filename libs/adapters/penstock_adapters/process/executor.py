@@ -104,6 +104,7 @@ class ProcessExecutor:
         options: ProcessOptions | None = None,
         own: Callable[[AttemptRequested], Awaitable[None]] | None = None,
     ) -> None:
+        self._id = executor_id
         self._reporter = AttemptReporter(executor_id, events, outbox)
         self._prepare = prepare
         self._own = own
@@ -248,7 +249,10 @@ class ProcessExecutor:
 
     def _send(self, job: Job) -> None:
         where = job.where
-        own = {"artifacts": where.artifacts, "limit": where.limit, "checkpoint": where.checkpoint}
+        own: dict[str, object] = {"artifacts": where.artifacts, "limit": where.limit, "checkpoint": where.checkpoint}
+        if where.serve is not None:
+            served = {"pipeline": where.serve.pipeline, "inputs": where.serve.inputs, "executor": self._id}
+            own["serve"] = served
         order = orjson.dumps({**own, "unsafe": self._options.unsafe(job.request.project)})
         body = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
         if len(body) > protocol.PACKET - 1000:
@@ -258,7 +262,8 @@ class ProcessExecutor:
                 os.chown(path, self._options.user.uid, self._options.user.gid)
             body = b"@" + os.fsencode(path)
         job.stage, job.since = Stage.SENT, self._loop.time()
-        job.server.send(protocol.encode(protocol.RUN, job.number, job.module, body=body))
+        channel = where.serve.channel if where.serve is not None else None
+        job.server.send(protocol.encode(protocol.RUN, job.number, job.module, body=body), channel)
         self._send_deadline(job)
         self._schedule_poll()
 

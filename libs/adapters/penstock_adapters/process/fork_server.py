@@ -70,7 +70,7 @@ class ForkServer:
         self.idle_since = 0.0
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[tuple[bytes, socket.socket | None]] = deque()
         self._log_shown = 0
         folder.mkdir()
         if user is not None:
@@ -117,18 +117,28 @@ class ForkServer:
     def _log(self) -> Path:
         return self.folder / "server.log"
 
-    def send(self, message: bytes) -> None:
-        """Send a message of at most `PACKET` bytes; what the socket does not take at once follows in order."""
+    def send(self, message: bytes, handed_over: socket.socket | None = None) -> None:
+        """Send a message of at most `PACKET` bytes; what the socket does not take at once follows in order.
+
+        A socket that is handed over with it is closed here afterwards.
+        """
         if self._unsent:
-            self._unsent.append(message)
+            self._unsent.append((message, handed_over))
             return
         try:
-            self._socket.send(message)
+            self._send(message, handed_over)
         except BlockingIOError:
-            self._unsent.append(message)
+            self._unsent.append((message, handed_over))
             self._loop.add_writer(self._socket, self._writable)
         except OSError:
             return  # it has exited, and `on_exit` follows
+
+    def _send(self, message: bytes, handed_over: socket.socket | None) -> None:
+        if handed_over is None:
+            self._socket.send(message)
+            return
+        socket.send_fds(self._socket, [message], [handed_over.fileno()])
+        handed_over.close()
 
     def close(self) -> None:
         """Close the socket: the server then kills its children and exits. Idempotent."""
@@ -158,7 +168,7 @@ class ForkServer:
     def _writable(self) -> None:
         while self._unsent:
             try:
-                self._socket.send(self._unsent[0])
+                self._send(*self._unsent[0])
             except BlockingIOError:
                 return
             except OSError:

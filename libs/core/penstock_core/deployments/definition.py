@@ -31,6 +31,9 @@ WAIT_LIMIT = 300.0
 QUEUE_LIMIT = 10_000
 """Largest number of unfinished requests of an endpoint."""
 
+WORKERS_LIMIT = 64
+"""Largest number of worker processes of an endpoint on one executor."""
+
 TRIGGERS_LIMIT = 50
 """Maximum number of triggers of a deployment."""
 
@@ -44,6 +47,15 @@ _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 
 Problem = tuple[str, str]
 """A path, such as `triggers[0].filter`, and what is wrong there."""
+
+
+class Mode(enum.StrEnum):
+    """How requests to the endpoint of a deployment run."""
+
+    ELASTIC = "elastic"
+    """Each is an event, then a run like any other: stored before it runs, a process for each step."""
+    LOW_LATENCY = "low_latency"
+    """Each is handed to a warm worker process, which answers at once; its run is recorded afterwards."""
 
 
 class Catchup(enum.StrEnum):
@@ -139,6 +151,11 @@ class EndpointTrigger:
         wait: seconds that a request waits for its run, unless it says otherwise; then it is answered later.
         rate: requests per second that each gateway accepts on average; 0: any number.
         queue: unfinished requests; further ones are refused.
+        min_workers: with mode `low_latency`: worker processes that each executor keeps. With 0, the first request
+            starts one.
+        max_workers: worker processes that each executor starts at most, while requests wait.
+        idle: seconds without a request after which a worker beyond `min_workers` is stopped.
+        record: share of the successful requests whose runs are recorded, from 0 to 1. Others always are.
     """
 
     name: str
@@ -146,6 +163,10 @@ class EndpointTrigger:
     wait: float = 30.0
     rate: float = 0.0
     queue: int = 100
+    min_workers: int = 1
+    max_workers: int = 4
+    idle: float = 300.0
+    record: float = 1.0
 
 
 @frozen(kw_only=True)
@@ -196,10 +217,12 @@ class Definition:
         inputs: inputs of every run, as JSON; those of a trigger override them.
         labels: labels of every run.
         deadline: seconds from the request until a run fails; None: as the pipeline defines it.
+        mode: how requests to its endpoint run.
     """
 
     pipeline: str
     version: int | None = None
+    mode: Mode = Mode.ELASTIC
     triggers: tuple[Trigger, ...] = ()
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     labels: dict[str, str] = field(default_factory=dict[str, str])

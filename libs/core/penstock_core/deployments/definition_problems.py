@@ -12,10 +12,12 @@ from penstock_core.deployments.definition import (
     QUEUE_LIMIT,
     TRIGGERS_LIMIT,
     WAIT_LIMIT,
+    WORKERS_LIMIT,
     CronTrigger,
     Definition,
     EndpointTrigger,
     EventTrigger,
+    Mode,
     Problem,
     Trigger,
     WebhookTrigger,
@@ -42,6 +44,8 @@ def problems(definition: Definition) -> list[Problem]:
         found.append(("deadline", "must be more than 0 seconds"))
     if len(definition.triggers) > TRIGGERS_LIMIT:
         found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
+    if definition.mode is Mode.LOW_LATENCY and definition.endpoint is None:
+        found.append(("mode", "low_latency needs an endpoint: add Endpoint() to the triggers"))
     names = [trigger.name for trigger in definition.triggers]
     for n, trigger in enumerate(definition.triggers):
         at = f"triggers[{n}]"
@@ -101,6 +105,14 @@ def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
         yield "rate", "must be between 0 (any number) and 100000 requests per second"
     if not 1 <= trigger.queue <= QUEUE_LIMIT:
         yield "queue", f"must be between 1 and {QUEUE_LIMIT}"
+    if not 1 <= trigger.max_workers <= WORKERS_LIMIT:
+        yield "max_workers", f"must be between 1 and {WORKERS_LIMIT}"
+    if not 0 <= trigger.min_workers <= trigger.max_workers:
+        yield "min_workers", f"must be between 0 and max_workers, which is {trigger.max_workers}"
+    if not 1 <= trigger.idle <= 7 * 86400:
+        yield "idle", "must be between 1 second and 7 days"
+    if not 0 <= trigger.record <= 1:
+        yield "record", "must be a share between 0 and 1"
 
 
 def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:

@@ -38,6 +38,7 @@ _VALUES = {
     "catchup": ["none", "latest", "all"],
     "provider": [one.value for one in webhooks.Provider],
     "algorithm": [*webhooks.ALGORITHMS],
+    "mode": ["elastic", "low_latency"],
 }
 
 _RENAMED = {"types": "on", "provider": "webhook"}

@@ -118,18 +118,35 @@ class Endpoint:
         wait: how long a request waits for its run, unless it says otherwise; then its answer is at a status address.
         rate: requests per second that each gateway accepts on average; 0: any number.
         queue: the number of unfinished requests at which further ones are refused.
+        min_workers: of mode="low_latency": worker processes that each executor keeps; 0: the first request starts one.
+        max_workers: worker processes that each executor starts at most, while requests wait.
+        idle: a worker beyond min_workers is stopped after this duration without a request.
+        record: share of the successful requests whose runs are recorded, from 0 to 1; failed ones always are.
         name: of the trigger.
     """
 
     wait: Duration = 30
     rate: float = 0
     queue: int = 100
+    min_workers: int = 1
+    max_workers: int = 4
+    idle: Duration = 300
+    record: float = 1
     name: str = ""
 
     def definition(self, name: str) -> dict[str, Any]:
         """Return the trigger as JSON."""
-        wait = _seconds(self.wait, "wait")
-        return {"kind": "endpoint", "name": self.name or name, "wait": wait, "rate": self.rate, "queue": self.queue}
+        return {
+            "kind": "endpoint",
+            "name": self.name or name,
+            "wait": _seconds(self.wait, "wait"),
+            "rate": self.rate,
+            "queue": self.queue,
+            "min_workers": self.min_workers,
+            "max_workers": self.max_workers,
+            "idle": _seconds(self.idle, "idle"),
+            "record": self.record,
+        }
 
 
 @dataclass(frozen=True)
@@ -199,6 +216,7 @@ class Deployment:
         inputs: JSON values by parameter; triggers override them.
         labels: labels of its runs.
         deadline: a run fails if it has not finished after this duration.
+        mode: how requests to its endpoint run: "elastic", or "low_latency" by warm worker processes.
         file, line: where it is declared.
     """
 
@@ -210,6 +228,7 @@ class Deployment:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     priority: int = 0
     deadline: Duration | None = None
+    mode: str = "elastic"
     description: str = ""
     file: str | None = field(default=None, repr=False, compare=False)
     line: int | None = field(default=None, repr=False, compare=False)
@@ -229,6 +248,7 @@ class Deployment:
             "labels": dict(self.labels),
             "priority": self.priority,
             "deadline": None if self.deadline is None else _seconds(self.deadline, "deadline"),
+            "mode": self.mode,
             "description": self.description,
         }
 

@@ -22,6 +22,7 @@ class Endpoints:
     def __init__(self, transport: Transport, artifacts: Artifacts) -> None:
         self._transport = transport
         self._artifacts = artifacts
+        self._modes: dict[str, str] = {}
 
     def call(
         self,
@@ -33,14 +34,16 @@ class Endpoints:
     ) -> Any:
         """Call an endpoint and return the output of its run, as JSON data.
 
-        A request that is repeated because the connection broke starts no second run. While the endpoint is at one of
-        its limits, the call is repeated, for as long as other requests of this client are.
+        A request that is repeated because the connection broke starts no second run, except on an endpoint with mode
+        `low_latency` without an `idempotency_key`: there it may run twice. While the endpoint is at one of its limits,
+        the call is repeated, for as long as other requests of this client are.
 
         Args:
             name: name of the deployment.
             inputs: values by parameter; see `Runs.submit`.
             timeout: seconds to wait for the run; None: until it has finished.
-            idempotency_key: calls with the same key are one request; default a new one.
+            idempotency_key: calls with the same key are one request, which is stored before it runs; default: a new
+                one, or none with mode `low_latency`.
 
         Raises:
             RefusedError: the inputs do not fit, the deployment is paused, or the run did not succeed.
@@ -48,7 +51,9 @@ class Endpoints:
             TimeoutError: the run has not finished in time; it continues.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        if idempotency_key is None and self._mode(name) == "elastic":
+            idempotency_key = secrets.token_hex(16)
+        headers = {"idempotency-key": idempotency_key} if idempotency_key is not None else {}
         path, body = _path(name), encode_inputs(self._artifacts, inputs or {})
         method = "POST"
         while True:
@@ -61,6 +66,12 @@ class Endpoints:
             method, path = "GET", received["location"]
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"the run of endpoint {name} has not finished; its answer will be at {path}")
+
+    def _mode(self, name: str) -> str:
+        """Return how the requests of an endpoint run; read once."""
+        if name not in self._modes:
+            self._modes[name] = self.schema(name).get("mode", "elastic")
+        return self._modes[name]
 
     def schema(self, name: str) -> dict[str, Any]:
         """Return JSON Schemas of `input` and `output`, an `example` of the inputs, and which of them are `files`.

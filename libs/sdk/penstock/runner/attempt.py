@@ -108,7 +108,7 @@ def perform(
 
 def _fail(end: Json, error: BaseException, request: Json) -> None:
     end["outcome"] = "failed"
-    end["error"] = _describe(error, request["resources"]["memory"], request["entrypoint"])
+    end["error"] = describe(error, request["resources"]["memory"], request["entrypoint"])
     end.pop("outputs", None)
 
 
@@ -279,7 +279,8 @@ def open_context(
     )
 
 
-def _describe(error: BaseException, memory: int | None, entrypoint: str) -> Json:
+def describe(error: BaseException, memory: int | None, entrypoint: str) -> Json:
+    """Describe what ended a step, as the fields of an `ErrorInfo`, with advice where a cause is known."""
     described = error_info.describe(error)
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
         root = _source_root(entrypoint)

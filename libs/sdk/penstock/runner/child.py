@@ -46,10 +46,14 @@ def run_child(parent: int, orders: socket.socket, link: socket.socket, slot: str
         except OSError as error:
             _out_of_resources(orders.recv(protocol.PACKET), link, error)
             raise
-        message = _wait(orders)
+        message, descriptors = _wait(orders)
         orders.close()
-        read = bool(message) and _attempt(message, link, slot, log)
-        code = 1 if read or not _clean(slot) else 0
+        if descriptors:
+            _serve(message, descriptors[0], slot)
+            code = 1
+        else:
+            read = bool(message) and _attempt(message, link, slot, log)
+            code = 1 if read or not _clean(slot) else 0
     except BaseException:
         traceback.print_exc()  # into the attempt's output
     finally:
@@ -92,13 +96,33 @@ def _read_order(body: bytes) -> bytes:
     return order
 
 
-def _wait(orders: socket.socket) -> bytes:
-    """The `run` message. While there is none, the way is walked once, so that its memory pages are this child's own."""
+def _wait(orders: socket.socket) -> tuple[bytes, list[int]]:
+    """The `run` message and the descriptors with it.
+
+    While there is none, the way is walked once, so that its memory pages are this child's own.
+    """
     try:
-        return orders.recv(protocol.PACKET, socket.MSG_DONTWAIT)
+        return _receive(orders, socket.MSG_DONTWAIT)
     except BlockingIOError:
         json.dumps(perform(json.loads(_REHEARSAL), "", "")[0])
-        return orders.recv(protocol.PACKET)
+        return _receive(orders)
+
+
+def _receive(orders: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
+    message, descriptors, _, _ = socket.recv_fds(orders, protocol.PACKET, 1, flags | socket.MSG_CMSG_CLOEXEC)
+    return message, descriptors
+
+
+def _serve(message: bytes, descriptor: int, slot: str) -> None:
+    """Be a warm worker."""
+    # Only processes that become one pay for it.
+    from penstock.runner import warm_worker
+
+    _, body = protocol.decode(message)
+    order = json.loads(_read_order(body))
+    sys.argv = [order["attempt"]["entrypoint"]]
+    workers.announce(order, slot)
+    warm_worker.serve(order, socket.socket(fileno=descriptor))
 
 
 def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:

@@ -129,18 +129,26 @@ class ForkServer:
 
     def _read(self) -> None:
         try:
-            message = self._link.recv(protocol.PACKET, socket.MSG_DONTWAIT)
+            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            message, descriptors, _, _ = socket.recv_fds(self._link, protocol.PACKET, 1, flags)
         except BlockingIOError:
             return
         except OSError:
-            message = b""
+            message, descriptors = b"", []
         if not message:
             self._open = False
             return
+        try:
+            self._obey(message, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _obey(self, message: bytes, descriptors: list[int]) -> None:
         words, _ = protocol.decode(message)
         match words:
             case [protocol.RUN, number, _]:
-                self._run(number, message)
+                self._run(number, message, descriptors)
             case [protocol.SIGNAL, number, signum]:
                 if (running := self._running.get(number)) is not None:
                     running.signal(int(signum))
@@ -200,7 +208,7 @@ class ForkServer:
 
     # ------------------------------------------------------------------------------------------------ the children
 
-    def _run(self, number: str, message: bytes) -> None:
+    def _run(self, number: str, message: bytes, descriptors: list[int]) -> None:
         for _ in range(3):
             try:
                 taker = self._spare or self._fork()
@@ -215,7 +223,7 @@ class ForkServer:
             self._running[number] = taker
             with taker.orders:
                 try:
-                    taker.orders.sendall(message)
+                    socket.send_fds(taker.orders, [message], descriptors)
                     return
                 except OSError:  # someone killed it while it waited
                     taker.number = None

@@ -23,8 +23,8 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
-from penstock_core.deployments import definition_problems, state
-from penstock_core.deployments.definition import CronTrigger, Definition, WebhookTrigger
+from penstock_core.deployments import definition_problems, low_latency, state
+from penstock_core.deployments.definition import CronTrigger, Definition, Mode, WebhookTrigger
 from penstock_core.deployments.facts import (
     DeploymentApplied,
     DeploymentDeleted,
@@ -218,6 +218,8 @@ class Deployments:
         resolved = await model_inputs.resolve(self._models, version, definition.inputs)
         fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
         values, wrong = requests.check_parameters(fixed, resolved)
+        if definition.mode is Mode.LOW_LATENCY:
+            problems += low_latency.problems(version.pipeline)
         problems += requests.pool_problems(version.pipeline, await self._pools.known(requests.pools(version.pipeline)))
         if wrong or problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])

@@ -129,7 +129,7 @@ MESSAGES = (
 _PARAMETERS: dict[str, Json] = {
     "shard": {
         "description": "CRC-32 of the run id modulo 16, as two digits.",
-        "enum": [f"{number:02d}" for number in range(ids.SHARDS)],
+        "enum": [f"{number:02d}" for number in range(ids.SHARDS)] + [ids.RECORDED_SHARD],
     },
     "run_id": {"description": "The run.", "location": "$message.payload#/run_id"},
     "key": {"description": "Key of the step in the run.", "location": "$message.payload#/key"},

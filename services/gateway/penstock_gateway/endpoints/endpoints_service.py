@@ -44,6 +44,9 @@ from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
 T = TypeVar("T")
 
+_REVISIONS = 20
+"""Revisions of a deployment whose workers may still run."""
+
 _BUSY_RETRY = 1.0
 """Seconds after which a request that found the queue full may be repeated."""
 
@@ -57,6 +60,14 @@ class Endpoint:
     definition: Definition
     trigger: EndpointTrigger
     paused: bool
+
+    def revisions(self) -> dict[int, Definition]:
+        """Return the definitions that have an endpoint, by revision: workers of an earlier one may still serve it."""
+        return {
+            one.revision: one.definition
+            for one in self.deployment.snapshots[-_REVISIONS:]
+            if one.definition is not None and one.definition.endpoint is not None
+        }
 
     @property
     def source(self) -> str:
@@ -239,6 +250,20 @@ class Endpoints:
             )
 
     async def _admit(self, endpoint: Endpoint) -> None:
+        self.admit(endpoint)
+        if await self._tracker.full(endpoint.name, endpoint.trigger.name, endpoint.trigger.queue):
+            raise TooManyRequestsError(
+                f"Endpoint {endpoint.name!r} has {endpoint.trigger.queue} unfinished requests, which is its limit",
+                retry_after=_BUSY_RETRY,
+            )
+
+    def admit(self, endpoint: Endpoint) -> None:
+        """Refuse a request to a deployment that is paused, or beyond the rate.
+
+        Raises:
+            ConflictError: it is paused.
+            TooManyRequestsError: the rate is exceeded.
+        """
         if endpoint.paused:
             raise ConflictError(
                 f"Deployment {endpoint.name!r} is paused",
@@ -254,11 +279,6 @@ class Endpoints:
                 raise TooManyRequestsError(
                     f"Endpoint {endpoint.name!r} accepts {trigger.rate:g} requests per second", retry_after=seconds
                 )
-        if await self._tracker.full(endpoint.name, trigger.name, trigger.queue):
-            raise TooManyRequestsError(
-                f"Endpoint {endpoint.name!r} has {trigger.queue} unfinished requests, which is its limit",
-                retry_after=_BUSY_RETRY,
-            )
 
     async def _check(self, endpoint: Endpoint, inputs: dict[str, Any]) -> None:
         """Check what a caller may give, what the triggers service will check, and that the artifacts exist."""

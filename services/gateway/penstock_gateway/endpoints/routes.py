@@ -9,12 +9,13 @@ from starlette.datastructures import URL
 
 from penstock_contracts.endpoints import CallPending, EndpointSchema
 from penstock_core.access import Permission
-from penstock_core.deployments.definition import WAIT_LIMIT
-from penstock_core.facts import Outcome
+from penstock_core.deployments.definition import WAIT_LIMIT, Mode
+from penstock_core.facts import Outcome, RunFinished
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import call_bodies, interface
 from penstock_gateway.endpoints.endpoints_service import Call, Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
+from penstock_gateway.endpoints.warm_calls import WarmCalls
 from penstock_gateway.errors import ConflictError, NotFoundError, RunFailedError
 from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
@@ -46,12 +47,13 @@ _ANSWERS = {
     "",
     summary="Call an endpoint",
     dependencies=_CALL,
-    responses={**_ANSWERS, **problems(429, *BODY)},
+    responses={**_ANSWERS, **problems(429, 504, *BODY)},
     openapi_extra={"requestBody": {"content": call_bodies.CONTENT}},
 )
 async def call_endpoint(
     endpoints: Service,
     outputs: OutputReader,
+    warm: Annotated[WarmCalls, feature(WarmCalls)],
     artifacts: Annotated[Artifacts, feature(Artifacts)],
     settings: Annotated[GatewaySettings, feature(GatewaySettings)],
     request: Request,
@@ -73,6 +75,10 @@ async def call_endpoint(
     pipeline = (await endpoints.version(endpoint)).pipeline
     inputs = await call_bodies.read(request, pipeline, artifacts, settings.max_blob)
     seconds = _seconds(prefer, wait, endpoint.trigger.wait)
+    if endpoint.definition.mode is Mode.LOW_LATENCY and idempotency_key is None and seconds > 0:
+        endpoints.admit(endpoint)
+        call = await warm.call(name, endpoint.revisions(), inputs, seconds, by)
+        return await _response(outputs, call.end, f"{_path(project, name)}/requests/{call.run_id}", call.run_id)
     return await _answer(request, outputs, await endpoints.call(endpoint, inputs, idempotency_key, seconds, by))
 
 
@@ -133,6 +139,7 @@ async def read_schema(endpoints: Service, project: Project, name: Name) -> Endpo
         input=interface.input_schema(pipeline, endpoint.definition),
         output=interface.output_schema(pipeline),
         example=interface.example(pipeline, endpoint.definition),
+        mode=endpoint.definition.mode,
         files=[port.name for port in pipeline.params if interface.is_file(port)],
     )
 
@@ -164,10 +171,14 @@ async def read_endpoint_openapi(
 async def _answer(request: Request, outputs: Outputs, call: Call) -> Response:
     status_url = f"{_path(request.path_params['project'], call.endpoint)}/requests/{call.id}"
     headers = {"location": status_url} | ({"penstock-run": call.run_id} if call.run_id else {})
-    end = call.end
-    if end is None:
+    if call.end is None:
         pending = CallPending(id=call.id, status_url=status_url, run_id=call.run_id or None)
         return json_response(pending, 202, {**headers, "retry-after": "1"})
+    return await _response(outputs, call.end, status_url, call.run_id)
+
+
+async def _response(outputs: Outputs, end: RunFinished, status_url: str, run_id: str) -> Response:
+    headers = {"location": status_url, "penstock-run": run_id}
     match end.outcome:
         case Outcome.SUCCEEDED:
             return json_response(await outputs.answer(end, f"{status_url}/artifacts/"), 200, headers)

@@ -39,6 +39,7 @@ from penstock_gateway.errors import (
     ForbiddenError,
     GatewayError,
     NotFoundError,
+    RequestTimeoutError,
     RunFailedError,
     TooManyRequestsError,
     UnverifiedError,
@@ -63,6 +64,7 @@ TITLES = {
     500: "Internal server error",
     502: "Bad gateway",
     503: "Service unavailable",
+    504: "Gateway timeout",
     507: "Insufficient storage",
 }
 
@@ -71,6 +73,7 @@ _STATUSES: dict[type[BaseException], int] = {
     ConflictError: 409,
     ContentTooLargeError: 413,
     TooManyRequestsError: 429,
+    RequestTimeoutError: 504,
     UnverifiedError: 401,
     ForbiddenError: 403,
     RunFailedError: 500,

@@ -18,7 +18,7 @@ from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.ports import VersionReader
-from penstock_core import run_events, script_runs
+from penstock_core import ids, run_events, script_runs
 from penstock_core.facts import AttemptFinished, RunFinished, RunRequested
 from penstock_core.pipeline.ir import Pipeline
 from penstock_servicekit.durable_worker import DurableWorker
@@ -54,6 +54,8 @@ class RunAnnouncer:
 
     async def _announce(self, delivery: Delivery) -> None:
         run_id = delivery.subject.split(".")[2]
+        if ids.is_recorded(run_id):
+            return  # a request to a low-latency endpoint: an event for each would cost more than the request
         names = [subjects.run(run_id, tail) for tail in ("requested", "finished")]
         found = await self._log.last(names)
         requested, finished = (found[name].fact if name in found else None for name in names)

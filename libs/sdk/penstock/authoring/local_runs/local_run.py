@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import inputs
 from penstock.authoring.local_runs import local_answers
-from penstock.authoring.local_runs.live_objects import NOTHING, LiveObjects
 from penstock.authoring.local_runs.local_answers import LocalAnswers
 from penstock.authoring.steps import Step
 from penstock.authoring.trace.pipeline_tracer import Graph
 from penstock.authoring.waits import WaitStep
 from penstock.errors import MissingAnswerError, RunFailedError
+from penstock.serialize.live_objects import NOTHING, LiveObjects
 from penstock.step_context import contexts, seeding
 from penstock.step_context.contexts import Context, use_context
 from penstock_core.facts import (

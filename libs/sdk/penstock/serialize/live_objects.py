@@ -1,4 +1,4 @@
-"""Live objects as values of a local run.
+"""Live objects as values of a run in one process.
 
 The state machine takes a value's small parts from the value itself, so plain data is there as on the platform; whatever
 has no plain form is an artifact that only this table opens. Steps get the very objects that others returned: a value
@@ -47,9 +47,16 @@ class LiveObjects:
         """Return a value that refers to an object, whose parts are values down to a number of levels."""
         if type(live) in _SCALARS:
             return Inline(codec.encode(live))
-        made = self._made(live, levels) if levels else self._opaque(live)
-        self._objects[id(made)] = (made, live)
-        return made
+        return self.keep(self._made(live, levels) if levels else self._opaque(live), live)
+
+    def keep(self, value: Value, live: Any) -> Value:
+        """Have a value refer to an object from now on; returns the value."""
+        self._objects[id(value)] = (value, live)
+        return value
+
+    def knows(self, value: Value) -> bool:
+        """Whether a value refers to an object."""
+        return id(value) in self._objects
 
     def _made(self, live: Any, levels: int) -> Value:
         if type(live) is list:

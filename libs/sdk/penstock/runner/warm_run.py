@@ -1,0 +1,227 @@
+"""One run in a warm worker: the platform's own state machine, all steps in this process.
+
+In: a `RunRequested`. Out: its outputs, and the facts of the run as a scheduler and an executor would have written them.
+Nothing that the user's code raises leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from penstock import serialize
+from penstock.runner import attempt, seeds
+from penstock.runner.recorder import LastValues
+from penstock.runner.warm_values import LoadedArtifacts, WarmValues, artifacts_of
+from penstock.serialize.live_objects import NOTHING
+from penstock.step_context import contexts
+from penstock.step_context.contexts import Context, MemorySink
+from penstock.step_context.models import ModelRegistration
+from penstock_core import plain_data
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+)
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.values import Param, Stored, Value
+from penstock_core.run.machine import Plan, RunState, decide, evolve
+
+MAX_DELAY = 0.05
+"""Longest delay before a retry, in seconds: a request waits for it."""
+
+POOL = "low-latency"
+"""Pool of the recorded attempts."""
+
+Json = dict[str, Any]
+
+
+class Program:
+    """The loaded pipeline: its plan, the functions of its steps, and the artifacts that were used last."""
+
+    def __init__(self, pipeline: Pipeline, artifacts: LoadedArtifacts, executor: str) -> None:
+        self.plan = Plan(pipeline)
+        self.artifacts = artifacts
+        self.executor = executor
+        self.steps = {name: attempt.resolve(spec.entrypoint) for name, spec in pipeline.steps.items()}
+
+    def preload(self, inputs: Mapping[str, Value]) -> None:
+        """Load the artifacts among the inputs that all requests share."""
+        for node in self.plan.pipeline.nodes:
+            hints = _hints(self.steps[node.step])
+            for name, binding in node.inputs.items():
+                value = inputs.get(binding.param) if isinstance(binding, Param) else None
+                if isinstance(value, Stored):
+                    self.artifacts.load(value, hints.get(name, Any), f"input {name!r} of step {node.key!r}")
+        self.artifacts.remove_files()
+
+
+class WarmRun:
+    """A run from its request to its end."""
+
+    def __init__(self, program: Program, requested: RunRequested) -> None:
+        self._program = program
+        self._requested = requested
+        self._state = RunState(requested.run_id, program.plan)
+        self._facts: list[Fact] = []
+        self._results: dict[tuple[str, str], Value] = {}
+        self._values = WarmValues(lambda key, output: self._results.get((key, output), NOTHING), program.artifacts)
+        self._outputs: dict[str, Json] = {}
+        self._fold(requested)
+
+    def run(self) -> Json:
+        """Run all steps; return `outcome`, `error` and `outputs`."""
+        waiting: list[AttemptRequested] = []
+        while self._state.finished is None:
+            decided = decide(self._state)
+            for fact in decided:
+                self._fold(self._finished(fact) if isinstance(fact, RunFinished) else fact)
+                if isinstance(fact, AttemptRequested):
+                    waiting.append(fact)
+            if not decided:
+                if not waiting:
+                    raise AssertionError("the run has not finished, and no step is ready")
+                self._fold(self._perform(waiting.pop(0)))
+        end = self._state.finished
+        return {"outcome": str(end.outcome), "error": end.error, "outputs": self._outputs}
+
+    @property
+    def has_artifacts(self) -> bool:
+        """Whether an output is an artifact, which is kept for as long as the run."""
+        return any(map(artifacts_of, self._outputs.values()))
+
+    def facts(self) -> list[tuple[str, Json]]:
+        """Return the facts of the run except its request, each as the end of its subject and its body."""
+        found: list[tuple[str, Json]] = []
+        for fact in self._facts[1:]:
+            body = plain_data.fields(fact)
+            tail = fact.tail
+            match fact:
+                case AttemptRequested():
+                    body |= {"inputs": self._values.recorded(fact.inputs), "pool": POOL}
+                    tail = f"step.{fact.key}.{fact.attempt}.requested.{POOL}"
+                case AttemptFinished():
+                    body["outputs"] = self._values.recorded(fact.outputs)
+                case RunFinished():
+                    body["outputs"] = self._outputs
+                case _:
+                    pass
+            found.append((tail, body))
+        return found
+
+    def _fold(self, fact: Fact) -> None:
+        self._facts.append(fact)
+        self._state = evolve(self._state, fact)
+        self._state.outbox.clear()
+
+    def _finished(self, end: RunFinished) -> RunFinished:
+        """Save the outputs of the run; one that cannot be saved fails it."""
+        outcome, error = end.outcome, end.error
+        try:
+            self._outputs = {
+                name: self._values.saved(value, f"output {name!r} of the pipeline")
+                for name, value in end.outputs.items()
+            }
+        except Exception as problem:
+            outcome, error, self._outputs = Outcome.FAILED, f"{type(problem).__name__}: {problem}", {}
+        return RunFinished(run_id=end.run_id, outcome=outcome, error=error, finished_at=time.time())
+
+    def _perform(self, request: AttemptRequested) -> AttemptFinished:
+        """Call the function of a step; return the end of the attempt."""
+        spec = self._program.plan.specs[self._node(request.key)]
+        step = self._program.steps[spec.name]
+        sink = _Sink(request.key, self._program.artifacts)
+        if request.not_before is not None:
+            time.sleep(max(0.0, min(request.not_before - time.time(), MAX_DELAY)))
+        contexts.set_context(
+            Context(
+                run_id=request.run_id,
+                step=request.key,
+                attempt=request.attempt,
+                pipeline=request.pipeline,
+                project=request.project,
+                sink=sink,
+                seed=request.seed,
+            )
+        )
+        started = time.time()
+        outputs: dict[str, Value] = {}
+        outcome, error = Outcome.SUCCEEDED, None
+        try:
+            hints = _hints(step)
+            given = {
+                name: self._values.input(value, hints.get(name, Any), f"input {name!r} of step {request.key!r}")
+                for name, value in request.inputs.items()
+            }
+            if request.seed is not None:
+                seeds.refresh(contexts.context().seed)
+            result = getattr(step, "function", step)(**given)
+            if inspect.iscoroutine(result):
+                result = asyncio.run(result)
+            several = step.split(result) if hasattr(step, "split") else {"result": result}
+            types: Mapping[str, Any] = getattr(step, "outputs", {})
+            outputs = {name: self._values.made(one, types.get(name, Any)) for name, one in several.items()}
+            self._results.update({(request.key, name): value for name, value in outputs.items()})
+        except BaseException as problem:
+            outcome = Outcome.FAILED
+            error = plain_data.read(ErrorInfo, attempt.describe(problem, None, request.entrypoint))
+        finally:
+            contexts.set_context(None)
+        return AttemptFinished(
+            run_id=request.run_id,
+            key=request.key,
+            attempt=request.attempt,
+            outcome=outcome,
+            outputs=outputs,
+            error=error,
+            metrics=sink.finite(),
+            non_finite={name: str(value) for name, value in sink.metrics.items() if name not in sink.finite()},
+            params=dict(sink.params),
+            tags=dict(sink.tags),
+            artifacts=dict(sink.stored),
+            executor=self._program.executor,
+            started_at=started,
+            finished_at=time.time(),
+        )
+
+    def _node(self, key: str) -> str:
+        return key if key in self._program.plan.nodes else key.rpartition("[")[0]
+
+
+class _Sink(MemorySink):
+    """Keeps the last values for the end of the attempt; artifacts are stored at once."""
+
+    def __init__(self, key: str, artifacts: LoadedArtifacts) -> None:
+        super().__init__()
+        self._key = key
+        self._loaded = artifacts
+        self.stored: dict[str, Any] = LastValues()
+
+    def artifact(self, name: str, value: object) -> None:
+        """Store an object."""
+        where = f"artifact {name!r} of step {self._key!r}"
+        saved = serialize.save(value, Any, self._loaded.store, where=where, unsafe=self._loaded.unsafe)
+        self.stored[name] = saved
+
+    def model(self, wanted: ModelRegistration) -> None:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"register_model({wanted.model!r}): an endpoint with mode='low_latency' registers no models")
+
+    def finite(self) -> dict[str, float]:
+        """Return the metrics that JSON can represent."""
+        return {name: value for name, value in self.metrics.items() if value - value == 0}
+
+
+def _hints(step: Any) -> Mapping[str, Any]:
+    return getattr(step, "hints", {})

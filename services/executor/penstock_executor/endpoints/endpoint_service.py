@@ -1,0 +1,393 @@
+"""Serves the deployments with mode `low_latency` on one executor: keeps their warm workers, and runs calls on them.
+
+In: the log of deployments, published versions, calls of gateways. Out: replies, recorded runs, and announcements of
+what is served. When a deployment or the latest version of its pipeline changes, the workers of the new generation start
+while the old ones go on; these are stopped once the new ones are ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+import pydantic
+from nats.aio.msg import Msg
+from structlog.typing import FilteringBoundLogger
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, WarmOrder
+from penstock_contracts import subjects
+from penstock_contracts.commands import Version
+from penstock_contracts.warm_calls import Refusal, ServedEndpoints
+from penstock_core import requests
+from penstock_core.deployments import low_latency
+from penstock_core.deployments.definition import Definition, Mode
+from penstock_core.errors import PenstockError, UnavailableError
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted
+from penstock_core.pipeline.ir import Pipeline, Resources
+from penstock_core.pipeline.values import Stored, Value
+from penstock_core.shipping.messages import Message
+from penstock_executor.background_tasks import BackgroundTasks
+from penstock_executor.endpoints.run_recorder import RunRecorder
+from penstock_executor.endpoints.warm_worker import Call, WarmWorker
+from penstock_executor.endpoints.worker_pool import Generation, WorkerPool
+
+Json = dict[str, Any]
+
+_ANNOUNCE = 1.0
+"""Seconds between announcements, and between looks at deployments and versions."""
+
+_EXIT = 2.0
+"""Seconds that workers without a call may take to exit when the executor stops."""
+
+_KNOWN = 1_000
+_VALUES: pydantic.TypeAdapter[dict[str, Value]] = pydantic.TypeAdapter(dict[str, Value])
+
+Name = tuple[str, str]
+"""Project and name of a deployment."""
+
+
+class Sources(Protocol):
+    """What the service needs to know of deployments, and of the machine."""
+
+    async def version(self, project: str, definition: Definition) -> Version | None:
+        """Return the version that a deployment runs now; None if there is none."""
+        ...
+
+    async def pinned(self, project: str, definition: Definition, version: Version) -> dict[str, Value]:
+        """Return the inputs of a deployment, with registered models resolved."""
+        ...
+
+    async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
+        """Prepare what the process of a worker needs on this machine."""
+        ...
+
+    async def fetch(self, wanted: list[Value]) -> None:
+        """Download artifacts to this machine."""
+        ...
+
+    async def store(self, made: list[Value]) -> None:
+        """Store artifacts that a worker has made."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Endpoint:
+    """The generations of a deployment, oldest first; the last one is wanted, unless all are closing."""
+
+    pools: list[WorkerPool]
+
+
+class EndpointService:
+    """See the module. `adapter` makes the process adapter when the first worker is needed."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: FilteringBoundLogger,
+        name: str,
+        pool: str,
+        deployments: DeploymentLog,
+        sources: Sources,
+        adapter: Callable[[EndpointService], ProcessExecutor],
+    ) -> None:
+        self._bus = bus
+        self._log = log
+        self._name = name
+        self._pool = pool
+        self._deployments = deployments
+        self._sources = sources
+        self._make_adapter = adapter
+        self._adapter: ProcessExecutor | None = None
+        self._recorder = RunRecorder(bus, f"penstock/executor/{name}", log.warning)
+        self._background = BackgroundTasks(log.warning)
+        self._endpoints: dict[Name, _Endpoint] = {}
+        self._refused: dict[Name, tuple[int, int]] = {}
+        self._workers: dict[str, tuple[WorkerPool, WarmWorker]] = {}
+        self._orders: dict[str, WarmOrder] = {}
+        self._fetched: dict[bytes, None] = {}
+        self._numbers = itertools.count(1)
+        self._calls = itertools.count(1)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Subscribe to calls and to changes of deployments and versions."""
+        await self._bus.subscribe(subjects.calls(self._name), self._received)
+        for subject in ("deployments.>", "builds.>"):
+            await self._bus.subscribe(subject, self._nudge)
+
+    async def run(self) -> None:
+        """Follow the deployments until cancelled."""
+        while True:
+            try:
+                await self._reconcile()
+            except (UnavailableError, BusError) as error:
+                self._log.warning("deployments could not be read; retrying", error=str(error))
+            except Exception:  # a bug must not stop the other endpoints
+                self._log.exception("the endpoints could not be updated; retrying")
+            await self._announce()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _ANNOUNCE)
+            self._wake.clear()
+
+    async def stop(self, drain: float) -> None:
+        """Finish the calls in flight within `drain` seconds, record all runs, and end the workers."""
+        self._stopping = True
+        await self._announce()
+        for pool in self._pools():
+            pool.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain):
+                await asyncio.gather(*(pool.quiet.wait() for pool in self._pools()))
+        for pool in self._pools():
+            pool.stop_when_idle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EXIT):
+                await asyncio.gather(*(pool.gone.wait() for pool in self._pools()))
+        for pool in self._pools():
+            pool.abort()
+        if self._adapter is not None:
+            await self._adapter.close()
+        await self._background.wait(5.0)
+        await self._recorder.close()
+
+    def about(self) -> Json:
+        """Status details."""
+        return {"workers": len(self._workers)}
+
+    # ---------------------------------------------------------------------------------------------------- deployments
+
+    async def _nudge(self, _: Msg) -> None:
+        self._wake.set()
+
+    async def _reconcile(self) -> None:
+        wanted: set[Name] = set()
+        for name, deployment in (await self._deployments.all()).items():
+            now = deployment.current
+            definition = now.definition if now is not None and not now.paused else None
+            if now is None or definition is None or definition.mode is not Mode.LOW_LATENCY:
+                continue
+            version = await self._sources.version(name[0], definition)
+            if version is None or not self._serves(version.pipeline):
+                continue
+            wanted.add(name)
+            await self._want(name, now.revision, definition, version)
+        for name, endpoint in [*self._endpoints.items()]:
+            self._retire(endpoint, keep=name in wanted)
+            if not endpoint.pools:
+                del self._endpoints[name]
+
+    def _serves(self, pipeline: Pipeline) -> bool:
+        return self._pool == "*" or requests.pools(pipeline) <= {self._pool}
+
+    async def _want(self, name: Name, revision: int, definition: Definition, version: Version) -> None:
+        """Have a generation, whose workers start now; those before it go on until it is ready."""
+        endpoint = self._endpoints.setdefault(name, _Endpoint([]))
+        newest = endpoint.pools[-1] if endpoint.pools else None
+        if newest is not None and newest.generation.key == (revision, version.version) and not newest.closing:
+            return
+        trigger = definition.endpoint
+        problems = low_latency.problems(version.pipeline)
+        if trigger is None or problems or self._stopping:
+            if problems and self._refused.get(name) != (revision, version.version):
+                self._refused[name] = (revision, version.version)
+                text = "; ".join(f"{path} {message}" for path, message in problems)
+                self._log.warning("an endpoint stays at its earlier version", deployment=name[1], error=text)
+            return
+        generation = Generation(
+            project=name[0],
+            deployment=name[1],
+            revision=revision,
+            version=version.version,
+            pipeline=version.pipeline,
+            trigger=trigger,
+            inputs=await self._sources.pinned(name[0], definition, version),
+        )
+        pool = WorkerPool(generation, self)
+        endpoint.pools.append(pool)
+        pool.warm = any(one.ready for one in endpoint.pools[:-1])
+        self._log.info("endpoint", deployment=name[1], revision=revision, version=version.version)
+        pool.scale()
+
+    def _retire(self, endpoint: _Endpoint, *, keep: bool) -> None:
+        """Close the generations before the newest one that can serve, and stop their workers once they are idle."""
+        newest = endpoint.pools[-1] if endpoint.pools else None
+        for pool in endpoint.pools:
+            superseded = keep and newest is not None and pool is not newest and (newest.ready or not pool.ready)
+            if not keep or superseded:
+                if pool.closing:  # closed since the last announcement: gateways know, so no further call comes
+                    pool.stop_when_idle()
+                pool.close()
+            pool.stop_idle()
+        endpoint.pools = [pool for pool in endpoint.pools if not (pool.closing and pool.empty and not pool.load)]
+
+    def _pools(self) -> list[WorkerPool]:
+        return [pool for endpoint in self._endpoints.values() for pool in endpoint.pools]
+
+    async def _announce(self) -> None:
+        served = [pool.served() for pool in self._pools() if not pool.closing and not self._stopping]
+        body = ServedEndpoints(executor=self._name, endpoints=served).model_dump_json().encode()
+        try:
+            await self._bus.send(subjects.served_endpoints(self._name), body)
+        except (UnavailableError, BusError) as error:
+            self._log.warning("endpoints not announced; retrying", error=str(error))
+
+    # ---------------------------------------------------------------------------------------------------------- calls
+
+    async def _received(self, message: Msg) -> None:
+        def reply(body: Json) -> None:
+            self._background.spawn(self._reply(message.reply, body))
+
+        try:
+            call = orjson.loads(message.data)
+            run = call["run"]
+            name, key = (str(run["project"]), str(call["deployment"])), (call["revision"], call["version"])
+        except (ValueError, TypeError, KeyError) as error:
+            self._log.warning("invalid call of an endpoint", error=repr(error))
+            return
+        endpoint = self._endpoints.get(name)
+        pool = next((one for one in endpoint.pools if one.generation.key == key), None) if endpoint else None
+        if pool is None or self._stopping:
+            reply({"refused": Refusal.GONE.value, "detail": ""})
+        elif self._recorder.full:
+            reply({"refused": Refusal.BUSY.value, "detail": "runs wait to be recorded"})
+        elif b'"artifact"' in message.data:
+            self._background.spawn(self._submit_fetched(pool, run, reply))
+        else:
+            pool.submit(run, next(self._calls), reply)
+
+    async def _submit_fetched(self, pool: WorkerPool, run: Json, reply: Callable[[Json], None]) -> None:
+        """Submit a call after its artifacts are on this machine."""
+        inputs = {name: orjson.dumps(value) for name, value in run["inputs"].items()}
+        wanted = [
+            run["inputs"][name] for name, text in inputs.items() if b'"artifact"' in text and text not in self._fetched
+        ]
+        try:
+            values = _VALUES.validate_python({str(n): value for n, value in enumerate(wanted)})
+            await self._sources.fetch([*values.values()])
+        except (PenstockError, OSError, pydantic.ValidationError) as error:
+            reply({"end": {"outcome": "failed", "error": f"the inputs cannot be loaded: {error}", "outputs": {}}})
+            return
+        for text in inputs.values():
+            self._fetched[text] = None
+        while len(self._fetched) > _KNOWN:
+            del self._fetched[next(iter(self._fetched))]
+        pool.submit(run, next(self._calls), reply)
+
+    async def _reply(self, subject: str, body: Json) -> None:
+        outputs = (body.get("end") or {}).get("outputs")
+        data = orjson.dumps(body)
+        try:
+            if outputs and b'"artifact"' in data:
+                await self._sources.store([*_VALUES.validate_python(outputs).values()])
+            await self._bus.send(subject, data)
+        except (PenstockError, OSError, pydantic.ValidationError) as error:
+            failed = {"outcome": "failed", "error": f"the answer cannot be sent: {error}", "outputs": {}}
+            await self._bus.send(subject, orjson.dumps({"end": failed}))
+
+    # -------------------------------------------------------------------------------------------------- of the pools
+
+    def new_name(self) -> str:
+        """See `PoolHost`."""
+        return f"warm-{next(self._numbers)}"
+
+    async def launch(self, worker: WarmWorker, generation: Generation) -> None:
+        """See `PoolHost`."""
+        if self._adapter is None:
+            self._adapter = self._make_adapter(self)
+        pool = next(one for one in self._pools() if one.generation is generation)
+        channel = await worker.open()
+        self._orders[worker.name] = WarmOrder(pipeline=generation.pipeline, inputs=generation.inputs, channel=channel)
+        self._workers[worker.name] = (pool, worker)
+        try:
+            await self._adapter.submit(_attempt(worker.name, generation))
+        except BaseException:
+            self._workers.pop(worker.name, None)
+            channel.close()
+            raise
+        finally:
+            self._orders.pop(worker.name, None)
+
+    def kill(self, worker: WarmWorker) -> None:
+        """See `PoolHost`."""
+        if self._adapter is not None:
+            self._background.spawn(self._adapter.cancel(worker.name, "worker", 1, worker.error or "no longer needed"))
+
+    def changed(self, pool: WorkerPool) -> None:
+        """See `PoolHost`."""
+        self._wake.set()
+        if pool.error and not pool.closing:
+            deployment = pool.generation.deployment
+            self._log.warning("workers of an endpoint cannot start", deployment=deployment, error=pool.error)
+
+    def record(self, call: Call, facts: list[tuple[str, Json]] | None) -> None:
+        """See `PoolHost`."""
+        self._recorder.add(call.run, call.end or {}, facts)
+
+    def spawn(self, work: Awaitable[None]) -> None:
+        """See `PoolHost`."""
+        self._background.spawn(work)
+
+    # ------------------------------------------------------------------------------------------------ of the adapter
+
+    async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
+        """Prepare the environment of a worker."""
+        where = await self._sources.prepare(attempt)
+        return AttemptEnvironment(
+            source=where.source,
+            python=where.python,
+            artifacts=where.artifacts,
+            environment=where.environment,
+            limit=where.limit,
+            serve=self._orders[attempt.run_id],
+        )
+
+    def started(self, fact: AttemptStarted) -> None:
+        """Do nothing: a worker says when it is ready."""
+
+    def finished(self, fact: AttemptFinished) -> None:
+        """Handle the end of a worker's process."""
+        pool, worker = self._workers.pop(fact.run_id, (None, None))
+        if pool is not None and worker is not None:
+            self._background.spawn(_end(pool, worker, fact.error.message if fact.error is not None else "it ended"))
+
+    def publish(self, message: Message) -> None:
+        """Write what a worker prints to the log of the executor."""
+        pool, _ = self._workers.get(message.attempt[0], (None, None))
+        for entry in orjson.loads(message.body).get("entries", []):
+            if pool is not None and isinstance(entry, dict) and "text" in entry:
+                self._log.info("output of an endpoint", deployment=pool.generation.deployment, text=entry["text"])
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        """Do nothing: workers announce no artifacts."""
+
+
+async def _end(pool: WorkerPool, worker: WarmWorker, why: str) -> None:
+    await worker.received_all()
+    pool.ended(worker, why)
+
+
+def _attempt(name: str, generation: Generation) -> AttemptRequested:
+    """The attempt as which the adapter runs a worker."""
+    pipeline = generation.pipeline
+    memory = [spec.resources.memory for spec in pipeline.steps.values()]
+    return AttemptRequested(
+        run_id=name,
+        key="worker",
+        attempt=1,
+        pool="default",
+        project=generation.project,
+        pipeline=pipeline.name,
+        version=generation.version,
+        entrypoint=next(iter(pipeline.steps.values())).entrypoint,
+        inputs={one: value for one, value in generation.inputs.items() if isinstance(value, Stored)},
+        env={name: value for spec in pipeline.steps.values() for name, value in spec.env.items()},
+        resources=Resources(memory=None if None in memory else max(one for one in memory if one is not None)),
+    )

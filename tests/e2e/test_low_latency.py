@@ -1,0 +1,256 @@
+"""Endpoints with mode `low_latency`, through HTTP, on a platform of separate processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+
+from penstock import Client
+from penstock_testkit.servers.cluster import Cluster
+
+T = TypeVar("T")
+
+FLOWS = """
+import os
+import time
+
+import numpy as np
+from penstock import ask, context, pipeline, step
+
+LOADED = time.time()
+
+@step
+def prepare(numbers: list[float]) -> np.ndarray:
+    context().log_metric("count", len(numbers))
+    return np.array(numbers)
+
+@step
+def total(parts: np.ndarray) -> dict[str, float]:
+    return {"total": float(parts.sum()), "pid": float(os.getpid()), "loaded": LOADED}
+
+@pipeline
+def adding(numbers: list[float]):
+    return total(prepare(numbers))
+
+@step
+def work(n: int, pause: float, die: bool, revision: str) -> dict[str, object]:
+    if die:
+        os._exit(3)
+    time.sleep(pause)
+    return {"n": n, "pid": os.getpid(), "revision": revision}
+
+@pipeline
+def working(n: int, pause: float = 0.0, die: bool = False, revision: str = "one"):
+    return work(n, pause, die, revision)
+
+@step
+def halves(n: int) -> list[int]:
+    return [n // 2, n - n // 2]
+
+@step
+def squared(n: int) -> int:
+    return n * n
+
+@step
+def added(numbers: list[int]) -> int:
+    return sum(numbers)
+
+@pipeline
+def mapped(n: int):
+    return added(squared.map(halves(n)))
+
+@pipeline
+def table(numbers: list[float]):
+    return prepare(numbers)
+
+@pipeline
+def asking():
+    return ask("Go?", choices=["yes", "no"])
+
+@step(concurrency="gpu:1", pool="default")
+def limited() -> int:
+    return 1
+
+@pipeline
+def limiting():
+    return limited()
+"""
+
+
+class Platform:
+    """A cluster, and requests to its endpoints."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.client = Client(url=cluster.url, token=cluster.token, patience=120)
+
+    def deploy(self, name: str, pipeline: str, inputs: dict[str, Any] | None = None, **options: Any) -> None:
+        self.client.pipelines.register(f"{self.cluster.src / 'flows.py'}:{pipeline}")
+        trigger = {"kind": "endpoint", "name": "endpoint", **options}
+        definition = {"pipeline": pipeline, "mode": "low_latency", "triggers": [trigger], "inputs": inputs or {}}
+        self.client.deployments.apply(name, definition)
+
+    def post(self, name: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        """Send a request once; return the status and the answer."""
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(self.cluster.url).netloc, timeout=120)
+        try:
+            given = {"content-type": "application/json", "authorization": f"Bearer {self.cluster.token}"}
+            connection.request("POST", f"/v1/endpoints/default/{name}", json.dumps(body), given | (headers or {}))
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"null")
+        finally:
+            connection.close()
+
+    def answer(self, name: str, body: dict[str, Any]) -> Any:
+        status, found = self.post(name, body)
+        assert status == 200, found
+        return found
+
+
+def until(look: Callable[[], T], within: float = 60.0) -> T:
+    """Poll `look` until it returns something."""
+    deadline = time.monotonic() + within
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        running.source("flows.py", FLOWS)
+        yield Platform(running)
+
+
+def test_requests_run_in_one_warm_process_and_are_recorded(platform: Platform) -> None:
+    platform.deploy("adder", "adding")
+    answers = [platform.answer("adder", {"numbers": [1, 2, n]}) for n in range(4)]
+    assert [one["total"] for one in answers] == [3, 4, 5, 6]
+    assert len({(one["pid"], one["loaded"]) for one in answers}) == 1
+    runs = until(lambda: [*found] if len(found := platform.client.runs.list(deployment="adder")) == 4 else None)
+    assert {run.state for run in runs} == {"succeeded"}
+    run = platform.client.runs.get(runs[0].run_id)
+    assert run.outputs["result"]["value"]["total"] in (3, 4, 5, 6)
+    assert [(key, step.state) for key, step in run.steps.items()] == [("prepare", "succeeded"), ("total", "succeeded")]
+    assert run.steps["prepare"].metrics == {"count": 3}
+    assert run.trigger["deployment"] == "adder"
+
+
+def test_mapped_steps_and_large_outputs(platform: Platform) -> None:
+    platform.deploy("mapped", "mapped", max_workers=1)
+    assert platform.answer("mapped", {"n": 7}) == 25
+    platform.deploy("table", "table", record=0, max_workers=1)
+    link = platform.answer("table", {"numbers": [1, 2, 3]})
+    [run] = until(lambda: platform.client.runs.list(deployment="table"))  # kept with its artifact, whatever the share
+    assert platform.client.runs.get(run.run_id).outputs["result"]["artifact"]["sha256"] == link["sha256"]
+
+
+def test_a_worker_that_dies_costs_its_request_only(platform: Platform) -> None:
+    platform.deploy("fragile", "working", min_workers=2, max_workers=2)
+    platform.answer("fragile", {"n": 0})
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(platform.post, "fragile", {"n": n, "pause": 0.5}) for n in range(1)]
+        status, problem = platform.post("fragile", {"n": 1, "die": True})
+        assert status == 503, problem
+        assert "ended while it ran the request" in problem["detail"]
+        assert "exited with code 3" in problem["detail"] or "exit with code 3" in problem["detail"]
+        assert [one.result()[0] for one in slow] == [200]
+    assert platform.answer("fragile", {"n": 2})["n"] == 2
+    failed = until(lambda: [run for run in platform.client.runs.list(deployment="fragile") if run.state == "failed"])
+    assert len(failed) == 1
+
+
+def test_more_requests_than_the_queue_allows_are_refused(platform: Platform) -> None:
+    platform.deploy("crowded", "working", queue=3, max_workers=1)
+    platform.answer("crowded", {"n": 0})
+    with ThreadPoolExecutor(12) as pool:
+        found = [*pool.map(lambda n: platform.post("crowded", {"n": n, "pause": 0.3}), range(12))]
+    statuses = [status for status, _ in found]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 3
+
+
+def test_workers_start_while_requests_wait_and_stop_when_idle(platform: Platform) -> None:
+    platform.deploy("elastic", "working", min_workers=0, max_workers=3, idle=1)
+    workers = lambda: platform.cluster.about("executor")["workers"]  # noqa: E731
+    with ThreadPoolExecutor(6) as pool:
+        found = [*pool.map(lambda n: platform.answer("elastic", {"n": n, "pause": 0.6}), range(9))]
+    assert [one["n"] for one in found] == [*range(9)]
+    assert len({one["pid"] for one in found}) > 1
+    pids = {one["pid"] for one in found}
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))  # noqa: PTH110
+    assert platform.answer("elastic", {"n": 1})["pid"] not in pids
+    assert workers() >= 1
+
+
+def test_an_update_fails_no_request(platform: Platform) -> None:
+    platform.deploy("updated", "working", {"revision": "one"}, max_workers=2)
+    platform.answer("updated", {"n": 0})
+    ending = time.monotonic() + 60
+    seen: set[str] = set()
+
+    def call(n: int) -> list[int]:
+        statuses: list[int] = []
+        while time.monotonic() < ending and "three" not in seen:
+            status, found = platform.post("updated", {"n": n, "pause": 0.05})
+            statuses.append(status)
+            seen.add(found.get("revision", ""))
+        return statuses
+
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, n) for n in range(3)]
+        until(lambda: "one" in seen)
+        for revision in ("two", "three"):
+            platform.deploy("updated", "working", {"revision": revision}, max_workers=2)
+            until(lambda revision=revision: revision in seen)
+        statuses = [status for one in calls for status in one.result()]
+    assert set(statuses) == {200}
+    assert seen == {"one", "two", "three"}
+
+
+def test_a_time_limit_ends_the_request_and_its_worker(platform: Platform) -> None:
+    platform.deploy("hanging", "working", wait="1s", max_workers=1)
+    first = platform.answer("hanging", {"n": 1})["pid"]
+    status, problem = platform.post("hanging", {"n": 1, "pause": 60})
+    assert status == 504, problem
+    until(lambda: not os.path.exists(f"/proc/{first}"))  # noqa: PTH110
+    until(lambda: platform.post("hanging", {"n": 2})[0] == 200)
+
+
+def test_requests_with_a_key_are_stored_first(platform: Platform) -> None:
+    platform.deploy("keyed", "working")
+    status, found = platform.post("keyed", {"n": 5}, {"idempotency-key": "order-1"})
+    again = platform.post("keyed", {"n": 5}, {"idempotency-key": "order-1"})
+    assert (status, found) == again
+    [run] = platform.client.runs.list(deployment="keyed")
+    assert not run.run_id.startswith("call-")
+    assert platform.client.endpoints.call("keyed", {"n": 6})["n"] == 6
+    assert until(
+        lambda: [one for one in platform.client.runs.list(deployment="keyed") if one.run_id.startswith("call-")]
+    )
+
+
+def test_pipelines_that_no_worker_can_run_are_refused(platform: Platform) -> None:
+    for pipeline, text in (("asking", "waits (ask)"), ("limiting", "has the limit 'gpu'")):
+        with pytest.raises(Exception, match="Invalid deployment") as refused:
+            platform.deploy("refused", pipeline)
+        assert text in str(refused.value)
+
+
+def test_wrong_inputs_and_failing_steps(platform: Platform) -> None:
+    platform.deploy("checked", "adding")
+    status, problem = platform.post("checked", {"numbers": [1, "x"]})
+    assert (status, problem["errors"][0]["field"]) == (422, "numbers[1]")
+    platform.client.deployments.pause("checked")
+    assert until(lambda: platform.post("checked", {"numbers": []})[0] == 409)
+    platform.client.deployments.resume("checked")
+    assert platform.answer("checked", {"numbers": []})["total"] == 0
