@@ -8,7 +8,8 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench wheels constraints clean
+.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench wheels constraints clean \
+	images compose-env compose-up compose-demo compose-down test-compose
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,26 @@ wheels: $(STAMP) ## Build the wheels of penstock and penstock-platform into dist
 	@for name in penstock penstock-platform; do \
 		(cd distributions/$$name && $(abspath $(BIN))/python -m hatchling build -t wheel -d $(abspath $(DIST))) || exit 1; \
 	done
+
+compose-env: .env ## Create .env with random secrets for docker-compose.yml, once
+
+.env:
+	@umask 077 && $(PYTHON) deploy/compose/env.py > .env.part && mv .env.part .env
+
+images: .env ## Build the images of docker-compose.yml
+	@docker compose --profile client build
+
+compose-up: .env ## Start every service in a container of its own, and wait until all are ready
+	@docker compose up --detach --build --wait
+
+compose-demo: compose-up ## Run the training example on these services
+	@docker compose run --rm --build client penstock run training
+
+compose-down: ## Stop these services; `docker compose down --volumes` also deletes their data
+	@docker compose down
+
+test-compose: $(STAMP) ## Test the images and docker-compose.yml on a Docker engine of its own (root)
+	@$(BIN)/python -m pytest -m containers tests/compose
 
 constraints: ## Pin every dependency anew in constraints.txt
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }

@@ -284,7 +284,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     closing = asyncio.Event()
     followers = Followers(bus)
 
-    artifacts = Artifacts(bus, settings.max_blob)
+    artifacts = Artifacts(bus, settings.max_blob, via_gateway=settings.artifacts_via_gateway)
     pools = KnownPools(bus)
     version_store = Versions(bus)
     versions = PipelineVersions(bus, version_store)

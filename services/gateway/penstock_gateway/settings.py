@@ -28,6 +28,10 @@ class GatewaySettings(ServiceSettings):
         default="", description="host names by which clients may call the gateway, separated by commas"
     )
     max_blob: int = Field(default=16 * GIB, ge=1, description="largest artifact in bytes that can be uploaded")
+    artifacts_via_gateway: bool = Field(
+        default=False,
+        description="whether the bytes of artifacts in S3 pass through the gateway, for clients that cannot reach S3",
+    )
     gateway_runs: int = Field(default=256, ge=1, description="runs whose state is cached in memory")
     database_url: SecretStr | None = Field(
         default=None, description="postgresql://… for the read model; by default a file in the state folder"

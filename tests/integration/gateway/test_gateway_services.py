@@ -34,11 +34,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @contextlib.asynccontextmanager
-async def services(nats: NatsServer, home: Path, artifacts: ArtifactsSettings) -> AsyncGenerator[Transport]:
+async def services(
+    nats: NatsServer, home: Path, artifacts: ArtifactsSettings, **options: bool
+) -> AsyncGenerator[Transport]:
     """Gateway, builder and artifacts service; yields the client's connection."""
     logs.configure("critical", "json")
     token = SecretStr(TOKEN)
-    gateway = GatewaySettings(home=home, port=0, token=token, max_blob=50_000_000, stop_timeout=4.0)
+    gateway = GatewaySettings(home=home, port=0, token=token, max_blob=50_000_000, stop_timeout=4.0, **options)
     running = await servicekit.compose(
         nats.url,
         ServiceSettings(home=home),
@@ -116,6 +118,31 @@ async def test_on_a_folder(nats_server: NatsServer, tmp_path: Path) -> None:
 async def test_a_store_on_s3(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
     async with services(nats_server, tmp_path, on_s3(s3_server, tmp_path)) as transport:
         await put_get_register(transport, tmp_path, "on-s3")
+
+
+async def test_bytes_of_s3_pass_through_the_gateway(
+    nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
+) -> None:
+    async with services(nats_server, tmp_path, on_s3(s3_server, tmp_path), artifacts_via_gateway=True) as transport:
+        await put_get_register(transport, tmp_path, "through-gateway")
+        data = os.urandom(1_000_000)
+        path = f"/v1/artifacts/{hashlib.sha256(data).hexdigest()}"
+        address = transport.locate()
+
+        def send(method: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(address.url.removeprefix("http://"), timeout=20)
+            with contextlib.closing(connection):
+                connection.request(method, path, body, {"authorization": f"Bearer {TOKEN}", **headers})
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+
+        assert (await asyncio.to_thread(send, "PUT", {}, data[:-1] + b"x"))[0] == 422
+        assert (await asyncio.to_thread(send, "GET", {}))[0] == 404
+        assert (await asyncio.to_thread(send, "PUT", {}, data))[0] == 201
+        assert (await asyncio.to_thread(send, "PUT", {}, data))[0] == 200
+        assert await asyncio.to_thread(send, "GET", {}) == (200, data)
+        assert await asyncio.to_thread(send, "GET", {"range": "bytes=999000-999009"}) == (206, data[999000:999010])
+        assert (await asyncio.to_thread(send, "GET", {"range": "bytes=1000000-"}))[0] == 416
 
 
 async def test_a_presigned_url_has_no_token_and_includes_the_digest(

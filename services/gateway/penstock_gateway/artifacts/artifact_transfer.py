@@ -1,7 +1,7 @@
 """Artifacts over HTTP. The artifacts service says where the bytes are stored.
 
 With a folder store on this machine the gateway transfers the bytes itself; with an S3 store it redirects to a presigned
-URL, and the bytes do not pass through it.
+URL, and the bytes do not pass through it, unless clients cannot reach the store (`PENSTOCK_ARTIFACTS_VIA_GATEWAY`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from penstock_core.artifacts import folders
 from penstock_core.errors import InvalidIdError, InvalidInputsError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef, Stored, Value
 from penstock_gateway.artifacts.fetch import fetch_object, send_object
+from penstock_gateway.artifacts.pass_through import PassThrough
 from penstock_gateway.errors import BadReplyError, ContentTooLargeError, NotFoundError, UnprocessableError
 from penstock_gateway.http import bodies, downloads
 from penstock_gateway.http.problems import RequestError
@@ -41,11 +42,18 @@ PREVIEW_PATIENCE = 60.0
 
 
 class Artifacts:
-    """The artifact store as the gateway reaches it."""
+    """The artifact store as the gateway reaches it.
 
-    def __init__(self, bus: Bus, max_blob: int) -> None:
+    Args:
+        bus: the message bus.
+        max_blob: largest artifact in bytes.
+        via_gateway: whether the bytes of objects in S3 pass through the gateway.
+    """
+
+    def __init__(self, bus: Bus, max_blob: int, *, via_gateway: bool = False) -> None:
         self._bus = bus
         self._max_blob = max_blob
+        self._pass_through = PassThrough(self._locate) if via_gateway else None
         self._info: StoreInfo | None = None
         self._folder: FolderArtifacts | None = None
 
@@ -72,6 +80,11 @@ class Artifacts:
             if size is None:
                 raise missing(sha256)
             return Response(None, 200, {"content-length": str(size), "etag": f'"{sha256}"'})
+        if self._pass_through is not None:
+            size = await self.size(sha256)
+            if size is None:
+                raise missing(sha256)
+            return downloads.download(request, self._pass_through, sha256, size, ref)
         location = await self._ask(subjects.ARTIFACTS_LOCATE, Locate(sha256=sha256))
         if location.url is None or location.error is not None:
             raise missing(sha256)
@@ -102,6 +115,7 @@ class Artifacts:
         Raises:
             RequestError: 413, it is too large.
             ArtifactMismatchError: the bytes have another digest.
+            UnavailableError: the store does not take them.
         """
         _check_digest(sha256)
         info = await self._store()
@@ -117,6 +131,11 @@ class Artifacts:
             return Response(orjson.dumps({"sha256": sha256, "size": location.size}), media_type="application/json")
         if location.url is None or location.error is not None:
             raise BadReplyError("The artifact store refused the object", location.error or "it gave no reason")
+        if self._pass_through is not None:
+            if announced is None:
+                raise RequestError(400, "The body has no Content-Length: the artifact store needs it")
+            await self._pass_through.put(_body(request), location, sha256, announced)
+            return Response(orjson.dumps({"sha256": sha256, "size": announced}), 201, media_type="application/json")
         return Response(None, 307, {"location": location.url, SEND: orjson.dumps(location.headers).decode()})
 
     async def add(self, file: IO[bytes], sha256: str, size: int) -> None:
@@ -214,6 +233,9 @@ class Artifacts:
             self._folder = FolderArtifacts(Path(info.root))
         self._info = info
         return info
+
+    async def _locate(self, command: Locate) -> Location:
+        return await self._ask(subjects.ARTIFACTS_LOCATE, command)
 
     async def _ask(self, subject: str, command: Locate) -> Location:
         answer = await self._bus.request(subject, command.model_dump_json().encode())

@@ -7,11 +7,12 @@ with, unsafe formats are `application/octet-stream`, and every response has `nos
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
+from typing import Protocol
 from urllib.parse import quote
 
 from fastapi import Request, Response
 
-from penstock_adapters.files import FolderArtifacts
 from penstock_core.pipeline.values import ArtifactRef
 from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.streaming import StreamedResponse
@@ -26,7 +27,15 @@ _MEDIA_TYPE = re.compile(
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
 
 
-def download(request: Request, store: FolderArtifacts, sha256: str, size: int, ref: ArtifactRef | None) -> Response:
+class ReadableStore(Protocol):
+    """A store of objects by digest."""
+
+    def open(self, sha256: str, start: int, stop: int, /) -> AsyncGenerator[bytes]:
+        """Stream the bytes of an object from `start` to `stop` (exclusive)."""
+        ...
+
+
+def download(request: Request, store: ReadableStore, sha256: str, size: int, ref: ArtifactRef | None) -> Response:
     """Respond with an object of `size` bytes, or with the requested range of it.
 
     Raises:
