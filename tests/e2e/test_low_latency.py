@@ -94,8 +94,15 @@ class Platform:
 
     def deploy(self, name: str, pipeline: str, inputs: dict[str, Any] | None = None, **options: Any) -> None:
         self.client.pipelines.register(f"{self.cluster.src / 'flows.py'}:{pipeline}")
+        shares = {name: options.pop(name) for name in ("canary", "shadow", "version") if name in options}
         trigger = {"kind": "endpoint", "name": "endpoint", **options}
-        definition = {"pipeline": pipeline, "mode": "low_latency", "triggers": [trigger], "inputs": inputs or {}}
+        definition = {
+            "pipeline": pipeline,
+            "mode": "low_latency",
+            "triggers": [trigger],
+            "inputs": inputs or {},
+            **shares,
+        }
         self.client.deployments.apply(name, definition)
 
     def post(self, name: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -215,6 +222,43 @@ def test_an_update_fails_no_request(platform: Platform) -> None:
         statuses = [status for one in calls for status in one.result()]
     assert set(statuses) == {200}
     assert seen == {"one", "two", "three"}
+
+
+def test_canary_and_shadow_versions_get_their_share(platform: Platform) -> None:
+    source = platform.cluster.src / "shared.py"
+    for number in (1, 2, 3):
+        text = f"""
+from penstock import pipeline, step
+
+@step
+def tell(n: int) -> int:
+    return {number}
+
+@pipeline
+def telling(n: int):
+    return tell(n)
+"""
+        source.write_text(text)
+        platform.client.pipelines.register(f"{source}:telling")
+    definition = {
+        "pipeline": "telling",
+        "version": 1,
+        "mode": "low_latency",
+        "triggers": [{"kind": "endpoint", "name": "endpoint", "max_workers": 1}],
+        "canary": {"version": 2, "weight": 0.5},
+        "shadow": {"version": 3},
+    }
+    platform.client.deployments.apply("shared", definition)
+    answers: set[int] = set()
+    until(lambda: answers.add(platform.answer("shared", {"n": 0})) or answers == {1, 2})
+
+    def roles() -> dict[int, str]:
+        runs = platform.client.runs.list(deployment="shared", limit=500)
+        return {run.version: platform.client.runs.get(run.run_id).trigger.get("role", "") for run in runs}
+
+    until(lambda: roles() == {1: "", 2: "canary", 3: "shadow"})
+    with pytest.raises(Exception, match="canary"):
+        platform.client.deployments.apply("shared", {**definition, "canary": {"version": 9, "weight": 0.5}})
 
 
 def test_a_time_limit_ends_the_request_and_its_worker(platform: Platform) -> None:

@@ -109,6 +109,7 @@ from penstock_gateway.waits.open_questions import OpenQuestions
 from penstock_gateway.waits.signed_links import Signer
 from penstock_gateway.webhooks import routes as webhook_routes
 from penstock_gateway.webhooks.webhook_receiver import WebhookReceiver
+from penstock_servicekit.owners import Owners
 from penstock_servicekit.request_handlers import listen
 from penstock_servicekit.service_context import ServiceContext
 
@@ -359,7 +360,9 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         deployments,
         Explanations(deployments, decisions, events, evaluator),
         ManualRuns(deployments, requests),
-        Endpoints(deployments.log, versions, requests, events, decisions, log, artifacts, tracker, closing),
+        Endpoints(
+            deployments.log, versions, requests, events, decisions, log, artifacts, tracker, closing, Owners(tokens)
+        ),
         Outputs(log, artifacts),
         warm,
         WebhookReceiver(deployments.log, events, context.log),

@@ -25,8 +25,8 @@ from penstock_contracts import subjects
 from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments.index import TriggerIndex
 from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.owners import Owners
 from penstock_servicekit.service_context import ServiceContext
-from penstock_triggers.owners import Owners
 from penstock_triggers.run_starter import RunStarter
 from penstock_triggers.service import TriggerService
 from penstock_triggers.settings import TriggersSettings

@@ -21,7 +21,7 @@ from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
 from penstock_core.frozen import frozen
 from penstock_core.requests import Inputs, Options, Target
-from penstock_triggers.owners import Owners
+from penstock_servicekit.owners import Owners
 
 
 @frozen(kw_only=True)

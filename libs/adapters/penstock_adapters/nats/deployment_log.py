@@ -62,6 +62,10 @@ class DeploymentLog:
         ids.check_name(name, "deployment")
         return (await self.all()).get((project, name)) or Deployment(project, name)
 
+    def known(self, project: str, name: str) -> Deployment:
+        """Return a deployment as of the last read; one without revisions if it was not known then."""
+        return self._deployments.get((project, name)) or Deployment(project, name)
+
     async def change(
         self, project: str, name: str, decide: Callable[[Deployment], Sequence[DeploymentFact]]
     ) -> tuple[bool, Deployment]:

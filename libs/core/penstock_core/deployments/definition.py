@@ -208,6 +208,14 @@ Trigger: TypeAlias = EventTrigger | CronTrigger | EndpointTrigger | WebhookTrigg
 
 
 @frozen(kw_only=True)
+class TrafficShare:
+    """A part of the requests to an endpoint. `weight` is from 0 to 1; `version` is a published version."""
+
+    version: int
+    weight: float = 1.0
+
+
+@frozen(kw_only=True)
 class Definition:
     """What a revision of a deployment says.
 
@@ -218,21 +226,31 @@ class Definition:
         labels: labels of every run.
         deadline: seconds from the request until a run fails; None: as the pipeline defines it.
         mode: how requests to its endpoint run.
+        canary: requests that another version answers, with mode `low_latency`.
+        shadow: requests that another version runs, too; its answers are recorded, and not used.
     """
 
     pipeline: str
     version: int | None = None
-    mode: Mode = Mode.ELASTIC
     triggers: tuple[Trigger, ...] = ()
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     labels: dict[str, str] = field(default_factory=dict[str, str])
     priority: int = 0
     deadline: float | None = None
+    mode: Mode = Mode.ELASTIC
+    canary: TrafficShare | None = None
+    shadow: TrafficShare | None = None
     description: str = ""
 
     def trigger(self, name: str) -> Trigger | None:
         """Return the trigger with this name, or None."""
         return next((trigger for trigger in self.triggers if trigger.name == name), None)
+
+    @property
+    def other_versions(self) -> dict[str, int]:
+        """The versions that get a share of the requests, by role: `canary`, `shadow`."""
+        shares = {"canary": self.canary, "shadow": self.shadow}
+        return {role: share.version for role, share in shares.items() if share is not None}
 
     @property
     def endpoint(self) -> EndpointTrigger | None:

@@ -46,6 +46,13 @@ def problems(definition: Definition) -> list[Problem]:
         found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
     if definition.mode is Mode.LOW_LATENCY and definition.endpoint is None:
         found.append(("mode", "low_latency needs an endpoint: add Endpoint() to the triggers"))
+    for role, share in (("canary", definition.canary), ("shadow", definition.shadow)):
+        if share is not None and definition.mode is not Mode.LOW_LATENCY:
+            found.append((role, "needs mode 'low_latency'"))
+        if share is not None and not 0 <= share.weight <= 1:
+            found.append((f"{role}.weight", "must be a share between 0 and 1"))
+        if share is not None and share.version == definition.version:
+            found.append((f"{role}.version", "is the version of the deployment: name another one"))
     names = [trigger.name for trigger in definition.triggers]
     for n, trigger in enumerate(definition.triggers):
         at = f"triggers[{n}]"

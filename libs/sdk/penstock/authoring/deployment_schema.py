@@ -31,6 +31,11 @@ _TYPES: dict[str, dict[str, Any]] = {
     "Inputs": {"anyOf": [_EXPRESSIONS, _TEXT]},
     "Mapping[str, str]": _EXPRESSIONS,
     "Mapping[str, Any]": {"type": "object"},
+    "Mapping[str, Any] | None": {
+        "type": "object",
+        "required": ["version"],
+        "properties": {"version": {"type": "integer"}, "weight": {"type": "number"}},
+    },
 }
 """By the annotation of a field."""
 

@@ -217,6 +217,8 @@ class Deployment:
         labels: labels of its runs.
         deadline: a run fails if it has not finished after this duration.
         mode: how requests to its endpoint run: "elastic", or "low_latency" by warm worker processes.
+        canary: requests that another version answers, such as `{"version": 4, "weight": 0.1}`, with low_latency.
+        shadow: requests that another version runs, too, whose answers are recorded and not used.
         file, line: where it is declared.
     """
 
@@ -229,6 +231,8 @@ class Deployment:
     priority: int = 0
     deadline: Duration | None = None
     mode: str = "elastic"
+    canary: Mapping[str, Any] | None = None
+    shadow: Mapping[str, Any] | None = None
     description: str = ""
     file: str | None = field(default=None, repr=False, compare=False)
     line: int | None = field(default=None, repr=False, compare=False)
@@ -249,6 +253,8 @@ class Deployment:
             "priority": self.priority,
             "deadline": None if self.deadline is None else _seconds(self.deadline, "deadline"),
             "mode": self.mode,
+            "canary": self.canary and dict(self.canary),
+            "shadow": self.shadow and dict(self.shadow),
             "description": self.description,
         }
 

@@ -19,6 +19,7 @@ from penstock.runner.warm_values import LoadedArtifacts, WarmValues, artifacts_o
 from penstock.serialize.live_objects import NOTHING
 from penstock.step_context import contexts
 from penstock.step_context.contexts import Context, MemorySink
+from penstock.step_context.events import SentEvent
 from penstock.step_context.models import ModelRegistration
 from penstock_core import plain_data
 from penstock_core.facts import (
@@ -217,6 +218,14 @@ class _Sink(MemorySink):
             RuntimeError: always.
         """
         raise RuntimeError(f"register_model({wanted.model!r}): an endpoint with mode='low_latency' registers no models")
+
+    def event(self, sent: SentEvent) -> None:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"send_event({sent.type!r}): an endpoint with mode='low_latency' sends no events")
 
     def finite(self) -> dict[str, float]:
         """Return the metrics that JSON can represent."""

@@ -31,10 +31,12 @@ class DeploymentSources:
         self._mirror = mirror
         self._prepare = prepare
 
-    async def version(self, project: str, definition: Definition) -> Version | None:
+    async def versions(self, project: str, definition: Definition) -> list[Version]:
         """See the protocol."""
         number = definition.version or await self._versions.latest(project, definition.pipeline)
-        return None if number is None else await self._versions.get(project, definition.pipeline, number)
+        numbers = [number, *definition.other_versions.values()]
+        found = [await self._versions.get(project, definition.pipeline, one) for one in numbers if one is not None]
+        return [one for one in found if one is not None]
 
     async def pinned(self, project: str, definition: Definition, version: Version) -> dict[str, Value]:
         """See the protocol."""

@@ -56,8 +56,8 @@ Name = tuple[str, str]
 class Sources(Protocol):
     """What the service needs to know of deployments, and of the machine."""
 
-    async def version(self, project: str, definition: Definition) -> Version | None:
-        """Return the version that a deployment runs now; None if there is none."""
+    async def versions(self, project: str, definition: Definition) -> list[Version]:
+        """Return the versions that a deployment runs now: its own, and those that get a share of the requests."""
         ...
 
     async def pinned(self, project: str, definition: Definition, version: Version) -> dict[str, Value]:
@@ -168,38 +168,38 @@ class EndpointService:
         self._wake.set()
 
     async def _reconcile(self) -> None:
-        wanted: set[Name] = set()
+        wanted: dict[Name, set[tuple[int, int]]] = {}
         for name, deployment in (await self._deployments.all()).items():
             now = deployment.current
             definition = now.definition if now is not None and not now.paused else None
             if now is None or definition is None or definition.mode is not Mode.LOW_LATENCY:
                 continue
-            version = await self._sources.version(name[0], definition)
-            if version is None or not self._serves(version.pipeline):
-                continue
-            wanted.add(name)
-            await self._want(name, now.revision, definition, version)
+            for version in await self._sources.versions(name[0], definition):
+                if self._serves(version.pipeline) and self._can_run(name, now.revision, version):
+                    wanted.setdefault(name, set()).add((now.revision, version.version))
+                    await self._want(name, now.revision, definition, version)
         for name, endpoint in [*self._endpoints.items()]:
-            self._retire(endpoint, keep=name in wanted)
+            self._retire(endpoint, wanted.get(name, set()))
             if not endpoint.pools:
                 del self._endpoints[name]
 
     def _serves(self, pipeline: Pipeline) -> bool:
         return self._pool == "*" or requests.pools(pipeline) <= {self._pool}
 
+    def _can_run(self, name: Name, revision: int, version: Version) -> bool:
+        """Whether workers can run a version. One that was published after the deployment was not checked before."""
+        problems = low_latency.problems(version.pipeline)
+        if problems and self._refused.get(name) != (revision, version.version):
+            self._refused[name] = (revision, version.version)
+            text = "; ".join(f"{path} {message}" for path, message in problems)
+            self._log.warning("an endpoint cannot run a version", deployment=name[1], error=text)
+        return not problems
+
     async def _want(self, name: Name, revision: int, definition: Definition, version: Version) -> None:
         """Have a generation, whose workers start now; those before it go on until it is ready."""
         endpoint = self._endpoints.setdefault(name, _Endpoint([]))
-        newest = endpoint.pools[-1] if endpoint.pools else None
-        if newest is not None and newest.generation.key == (revision, version.version) and not newest.closing:
-            return
-        trigger = definition.endpoint
-        problems = low_latency.problems(version.pipeline)
-        if trigger is None or problems or self._stopping:
-            if problems and self._refused.get(name) != (revision, version.version):
-                self._refused[name] = (revision, version.version)
-                text = "; ".join(f"{path} {message}" for path, message in problems)
-                self._log.warning("an endpoint stays at its earlier version", deployment=name[1], error=text)
+        key, trigger = (revision, version.version), definition.endpoint
+        if trigger is None or self._stopping or any(one.generation.key == key for one in endpoint.pools):
             return
         generation = Generation(
             project=name[0],
@@ -211,17 +211,17 @@ class EndpointService:
             inputs=await self._sources.pinned(name[0], definition, version),
         )
         pool = WorkerPool(generation, self)
+        pool.warm = any(one.ready for one in endpoint.pools)
         endpoint.pools.append(pool)
-        pool.warm = any(one.ready for one in endpoint.pools[:-1])
         self._log.info("endpoint", deployment=name[1], revision=revision, version=version.version)
         pool.scale()
 
-    def _retire(self, endpoint: _Endpoint, *, keep: bool) -> None:
-        """Close the generations before the newest one that can serve, and stop their workers once they are idle."""
-        newest = endpoint.pools[-1] if endpoint.pools else None
+    def _retire(self, endpoint: _Endpoint, wanted: set[tuple[int, int]]) -> None:
+        """Close the generations that are not wanted once those that are can serve; stop workers that are idle."""
+        serving = [pool for pool in endpoint.pools if pool.generation.key in wanted]
+        replaced = all(pool.ready for pool in serving)
         for pool in endpoint.pools:
-            superseded = keep and newest is not None and pool is not newest and (newest.ready or not pool.ready)
-            if not keep or superseded:
+            if pool not in serving and (replaced or not pool.ready):
                 if pool.closing:  # closed since the last announcement: gateways know, so no further call comes
                     pool.stop_when_idle()
                 pool.close()

@@ -220,6 +220,12 @@ class Deployments:
         values, wrong = requests.check_parameters(fixed, resolved)
         if definition.mode is Mode.LOW_LATENCY:
             problems += low_latency.problems(version.pipeline)
+        for role, number in definition.other_versions.items():
+            if number not in published.versions:
+                problems.append((f"{role}.version", f"version {number} of {definition.pipeline!r} is not published"))
+            else:
+                other = await self._versions.get(definition.pipeline, number)
+                problems += [(f"{role}.{path}", text) for path, text in low_latency.problems(other.pipeline)]
         problems += requests.pool_problems(version.pipeline, await self._pools.known(requests.pools(version.pipeline)))
         if wrong or problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])

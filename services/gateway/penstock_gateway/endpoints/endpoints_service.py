@@ -24,10 +24,10 @@ from penstock_contracts import event_codec, subjects
 from penstock_contracts.commands import Version
 from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments.decisions import EventDecided, Outcome
-from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, EndpointTrigger, event_subject
+from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, EndpointTrigger, Mode, event_subject
 from penstock_core.deployments.events import Event, event_digest
 from penstock_core.deployments.state import Deployment
-from penstock_core.errors import InvalidInputsError
+from penstock_core.errors import InputError, InvalidInputsError
 from penstock_core.facts import RunFinished
 from penstock_core.frozen import frozen
 from penstock_core.pipeline.values import ArtifactRef, Stored
@@ -41,8 +41,12 @@ from penstock_gateway.http import bodies
 from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
+from penstock_servicekit.owners import Owners
 
 T = TypeVar("T")
+
+FRESH = 0.5
+"""Seconds for which a change of a deployment with mode `low_latency` may not be known yet."""
 
 _REVISIONS = 20
 """Revisions of a deployment whose workers may still run."""
@@ -60,6 +64,7 @@ class Endpoint:
     definition: Definition
     trigger: EndpointTrigger
     paused: bool
+    owner: str
 
     def revisions(self) -> dict[int, Definition]:
         """Return the definitions that have an endpoint, by revision: workers of an earlier one may still serve it."""
@@ -114,6 +119,7 @@ class Endpoints:
         artifacts: Artifacts,
         tracker: CallTracker,
         closing: asyncio.Event,
+        owners: Owners,
     ) -> None:
         self._artifacts = artifacts
         self._deployments = deployments
@@ -124,7 +130,9 @@ class Endpoints:
         self._runs = runs
         self._tracker = tracker
         self._closing = closing
+        self._owners = owners
         self._buckets: dict[str, TokenBucket] = {}
+        self._recent: dict[str, float] = {}
 
     async def get(self, project: str, name: str) -> Endpoint:
         """Return an endpoint.
@@ -133,6 +141,9 @@ class Endpoints:
             NotFoundError: the deployment does not exist, or has no endpoint.
         """
         deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
+        return self._endpoint(project, name, deployment)
+
+    def _endpoint(self, project: str, name: str, deployment: Deployment | None) -> Endpoint:
         current = deployment.current if deployment is not None else None
         trigger = current.definition.endpoint if current is not None and current.definition is not None else None
         if deployment is None or current is None or current.definition is None or trigger is None:
@@ -146,7 +157,29 @@ class Endpoints:
             definition=current.definition,
             trigger=trigger,
             paused=current.paused,
+            owner=current.owner,
         )
+
+    async def recent(self, project: str, name: str) -> Endpoint:
+        """Return an endpoint as it was at most `FRESH` seconds ago, if it has mode `low_latency`, else as it is now.
+
+        Changes by this gateway are known at once.
+
+        Raises:
+            NotFoundError: the deployment does not exist, or has no endpoint.
+            UnprocessableError: the owner of a deployment with mode `low_latency` may not start runs any more.
+        """
+        if project == PROJECT and time.monotonic() - self._recent.get(name, 0.0) < FRESH:
+            return self._endpoint(project, name, self._deployments.known(project, name))
+        endpoint = await self.get(project, name)
+        self._recent.pop(name, None)
+        if endpoint.definition.mode is Mode.LOW_LATENCY:
+            try:
+                await self._owners.check(endpoint.owner, project)
+            except InputError as error:
+                raise UnprocessableError("The request was rejected", str(error)) from error
+            self._recent[name] = time.monotonic()
+        return endpoint
 
     async def version(self, endpoint: Endpoint) -> Version:
         """Return the version that an endpoint runs now.

@@ -71,12 +71,15 @@ async def call_endpoint(
     OpenAPI document of an endpoint describes its body and its answer.
     """
     check_key(idempotency_key)
-    endpoint = await endpoints.get(project, name)
-    pipeline = (await endpoints.version(endpoint)).pipeline
-    inputs = await call_bodies.read(request, pipeline, artifacts, settings.max_blob)
+    endpoint = await endpoints.recent(project, name)
     seconds = _seconds(prefer, wait, endpoint.trigger.wait)
-    if endpoint.definition.mode is Mode.LOW_LATENCY and idempotency_key is None and seconds > 0:
+    is_warm = endpoint.definition.mode is Mode.LOW_LATENCY and idempotency_key is None and seconds > 0
+    if is_warm:
         endpoints.admit(endpoint)
+        warm.admit(name, endpoint.trigger.queue)
+    version = (await warm.version(name, endpoint.revisions()) if is_warm else None) or await endpoints.version(endpoint)
+    inputs = await call_bodies.read(request, version.pipeline, artifacts, settings.max_blob)
+    if is_warm:
         call = await warm.call(name, endpoint.revisions(), inputs, seconds, by)
         return await _response(outputs, call.end, f"{_path(project, name)}/requests/{call.run_id}", call.run_id)
     return await _answer(request, outputs, await endpoints.call(endpoint, inputs, idempotency_key, seconds, by))

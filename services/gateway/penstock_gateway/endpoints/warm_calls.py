@@ -8,11 +8,14 @@ one that was begun and lost is answered with 503, because steps may have had eff
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import random
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,19 +25,20 @@ from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import fact_codec, subjects
+from penstock_contracts.commands import Version
 from penstock_contracts.warm_calls import CallEnd, CallReply, Refusal, ServedEndpoint, ServedEndpoints
 from penstock_core import ids, requests
-from penstock_core.deployments.definition import Definition
-from penstock_core.errors import InvalidInputsError, UnavailableError
+from penstock_core.deployments.definition import Definition, TrafficShare
+from penstock_core.errors import InvalidInputsError, PenstockError, UnavailableError
 from penstock_core.facts import Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.values import Stored
-from penstock_core.requests import Options, Target
+from penstock_core.registry.facts import ModelRegistered
+from penstock_core.requests import Inputs, Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import input_rules
 from penstock_gateway.errors import RequestTimeoutError, TooManyRequestsError
 from penstock_gateway.message_size import check_message_size
 from penstock_gateway.project import PROJECT
-from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
@@ -42,6 +46,14 @@ _SILENCE = 5.0
 """Seconds without an announcement after which an executor counts as gone."""
 
 _BUSY_RETRY = 1.0
+_FRESH = 0.5
+_MODELS = 1_000
+
+_MIRRORED = 100
+"""Requests that shadow versions run at the same time."""
+
+Revisions = Mapping[int, Definition]
+"""The definitions of a deployment by revision."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +74,10 @@ class WarmCall:
     end: RunFinished
 
 
+Option = tuple[_Executor, ServedEndpoint]
+"""Where a call can go."""
+
+
 class WarmCalls:
     """See the module."""
 
@@ -76,6 +92,9 @@ class WarmCalls:
         self._inbox = f"_INBOX.calls.{secrets.token_hex(8)}"
         self._executors: dict[str, _Executor] = {}
         self._changed = asyncio.Event()
+        self._mirrored: set[asyncio.Task[None]] = set()
+        self._models_at: dict[str, tuple[ModelRegistered | PenstockError, float]] = {}
+        self._present: set[str] = set()
         self._running: defaultdict[str, int] = defaultdict(int)
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
@@ -93,14 +112,24 @@ class WarmCalls:
         for name in [*self._executors]:
             self._lose(name, "the gateway stops")
 
-    async def call(
-        self,
-        name: str,
-        revisions: dict[int, Definition],
-        inputs: dict[str, Any],
-        seconds: float,
-        by: str,
-    ) -> WarmCall:
+    def admit(self, name: str, queue: int) -> None:
+        """Refuse a request if so many are unfinished.
+
+        Raises:
+            TooManyRequestsError: the limit is reached.
+        """
+        if self._running[name] >= queue:
+            raise _busy(name, queue)
+
+    async def version(self, name: str, revisions: Revisions) -> Version | None:
+        """Return the version that would answer a request now; None if no executor has announced one."""
+        options = self._options(name, revisions)
+        if not options:
+            return None
+        served = _choose(options, revisions, "")[1]
+        return await self._versions.get(revisions[served.revision].pipeline, served.version)
+
+    async def call(self, name: str, revisions: Revisions, inputs: dict[str, Any], seconds: float, by: str) -> WarmCall:
         """Run a request, and return its end.
 
         Args:
@@ -116,14 +145,14 @@ class WarmCalls:
             UnavailableError: no executor serves the endpoint, or the worker died.
             RequestTimeoutError: the time limit has passed.
         """
-        newest = revisions[max(revisions)].endpoint
-        queue = newest.queue if newest is not None else 0
-        if self._running[name] >= queue:
-            raise _busy(name, queue)
         self._running[name] += 1
         try:
             async with asyncio.timeout(seconds):
-                return await self._call(name, revisions, inputs, by, queue)
+                definition = revisions[max(revisions)]
+                if _selected(definition.shadow):
+                    self._mirror(name, revisions, inputs, seconds, by)
+                role = "canary" if _selected(definition.canary) else ""
+                return await self._call(name, revisions, inputs, by, role)
         except TimeoutError as error:
             if not self._options(name, revisions):
                 raise UnavailableError(f"No executor serves endpoint {name!r}: its log says why") from error
@@ -131,19 +160,35 @@ class WarmCalls:
         finally:
             self._running[name] -= 1
 
-    async def _call(
-        self, name: str, revisions: dict[int, Definition], inputs: dict[str, Any], by: str, queue: int
-    ) -> WarmCall:
+    def _mirror(self, name: str, revisions: Revisions, inputs: dict[str, Any], seconds: float, by: str) -> None:
+        """Run a request by the shadow version, too. Its failure changes nothing; under load it is left out."""
+        if len(self._mirrored) >= _MIRRORED:
+            return
+
+        async def run() -> None:
+            with contextlib.suppress(PenstockError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._call(name, revisions, inputs, by, "shadow")
+
+        task = asyncio.create_task(run())
+        self._mirrored.add(task)
+        task.add_done_callback(self._mirrored.discard)
+
+    async def _call(self, name: str, revisions: Revisions, inputs: dict[str, Any], by: str, role: str) -> WarmCall:
         run_id = ids.recorded_run_id(time.time_ns() // 1_000_000, os.urandom(10))
         while True:
-            executor, served = await self._choose(name, revisions)
-            run = await self._request(run_id, name, served, revisions[served.revision], inputs, by)
+            while not (options := self._options(name, revisions)):
+                await self._changed.wait()
+            executor, served = _choose(options, revisions, role)
+            if role == "shadow" and served.version != revisions[served.revision].other_versions.get(role):
+                raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
+            run = await self._request(run_id, served, revisions[served.revision], inputs, by, role)
             reply = await self._send(executor, served, run)
             match reply.refused:
                 case None if reply.end is not None:
                     return WarmCall(run_id=run_id, end=_finished(run_id, reply.end))
                 case Refusal.BUSY:
-                    raise _busy(name, queue)
+                    raise _busy(name, self._running[name])
                 case Refusal.CRASHED:
                     raise UnavailableError(
                         f"The worker of endpoint {name!r} ended while it ran the request: {reply.detail} (run {run_id})"
@@ -157,17 +202,7 @@ class WarmCalls:
 
     # ------------------------------------------------------------------------------------------------------ executors
 
-    async def _choose(self, name: str, revisions: dict[int, Definition]) -> tuple[_Executor, ServedEndpoint]:
-        """Return where the next call goes; waits for an executor that serves the deployment."""
-        while True:
-            options = self._options(name, revisions)
-            if options:
-                newest = max((bool(one.ready), one.revision, one.version) for _, one in options)
-                best = [pair for pair in options if (bool(pair[1].ready), *_key(pair[1])) == newest]
-                return min(best, key=lambda pair: len(pair[0].calls) / max(1, pair[1].ready))
-            await self._changed.wait()
-
-    def _options(self, name: str, revisions: dict[int, Definition]) -> list[tuple[_Executor, ServedEndpoint]]:
+    def _options(self, name: str, revisions: Revisions) -> list[Option]:
         return [
             (executor, served)
             for executor in self._executors.values()
@@ -204,36 +239,58 @@ class WarmCalls:
     async def _request(
         self,
         run_id: str,
-        name: str,
         served: ServedEndpoint,
         definition: Definition,
         inputs: dict[str, Any],
         by: str,
+        role: str,
     ) -> RunRequested:
+        name, trigger = served.deployment, definition.endpoint
         version = await self._versions.get(definition.pipeline, served.version)
         input_rules.check(version.pipeline, inputs)
         given = {**definition.inputs, **inputs}
-        trigger = definition.endpoint
         options = Options(
             trigger={
                 "type": "endpoint",
                 "deployment": name,
                 "trigger": trigger.name if trigger is not None else "",
                 "revision": str(served.revision),
+                **({"role": role} if role else {}),
             },
             requested_by=by,
             labels=definition.labels,
         )
         target = Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
         try:
-            resolved = await model_inputs.resolve(self._models, version, given)
-            run = requests.build(run_id, target, resolved, options, time.time())
+            models = await self._resolved(requests.model_references(version.pipeline.params, given))
+            run = requests.build(run_id, target, Inputs(given=given, models=models), options, time.time())
         except InvalidInputsError as error:
             errors = [(path.removeprefix("inputs."), message) for path, message in error.errors]
             raise InvalidInputsError(f"Invalid request to endpoint {name!r}", errors) from error
-        if any(isinstance(value, Stored) for value in run.inputs.values()):
+        if any(
+            isinstance(value, Stored) and value.artifact.sha256 not in self._present for value in run.inputs.values()
+        ):
             await self._artifacts.check_inputs(run.inputs)
         return run
+
+    async def _resolved(self, names: dict[str, str]) -> dict[str, ModelRegistered | PenstockError]:
+        """Resolve references to registered models as of at most `_FRESH` seconds ago."""
+        if not names:
+            return {}
+        now = time.monotonic()
+        if len(self._models_at) > _MODELS:
+            self._models_at.clear()
+        old = {
+            param: text
+            for param, text in names.items()
+            if text not in self._models_at or now - self._models_at[text][1] > _FRESH
+        }
+        if old:
+            for param, model in (await self._models.log.resolve(self._models.project, old)).items():
+                self._models_at[old[param]] = (model, now)
+                if isinstance(model, ModelRegistered):  # a registered model is never deleted
+                    self._present.add(model.artifact.sha256)
+        return {param: self._models_at[text][0] for param, text in names.items()}
 
     async def _send(self, executor: _Executor, served: ServedEndpoint, run: RunRequested) -> CallReply:
         body = b'{"deployment":"%b","revision":%d,"version":%d,"run":%b}' % (
@@ -265,8 +322,23 @@ class WarmCalls:
             future.set_result(CallReply(refused=Refusal.CRASHED, detail=f"it sent an invalid reply: {error}"))
 
 
-def _key(served: ServedEndpoint) -> tuple[int, int]:
-    return served.revision, served.version
+def _choose(options: Sequence[Option], revisions: Revisions, role: str) -> Option:
+    """Return where a call goes: to the newest revision with a ready worker, there to the version for its role."""
+    options = [one for one in options if one[1].ready] or options
+    revision = max(served.revision for _, served in options)
+    options = [one for one in options if one[1].revision == revision]
+    definition = revisions[revision]
+    others = definition.other_versions
+    own = [one for one in options if one[1].version not in others.values()]
+    for_role = [one for one in options if role and one[1].version == others.get(role)]
+    found = for_role or own or options
+    version = max(served.version for _, served in found)
+    best = [one for one in found if one[1].version == version]
+    return min(best, key=lambda one: len(one[0].calls) / max(1, one[1].ready))
+
+
+def _selected(share: TrafficShare | None) -> bool:
+    return share is not None and random.random() < share.weight  # noqa: S311 - a sample
 
 
 def _finished(run_id: str, end: CallEnd) -> RunFinished:
