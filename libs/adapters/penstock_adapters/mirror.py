@@ -180,6 +180,21 @@ class Mirror:
         parts = {sha256 for ref in folders_ for sha256 in self._parts(ref)}
         return gone | {sha256 for sha256 in parts if not await self._is_stored(sha256)}
 
+    async def check(self, wanted: Iterable[Value]) -> None:
+        """Check that the store has all artifacts among values.
+
+        Raises:
+            TransferError: one does not exist.
+            UnavailableError: the store does not answer.
+        """
+        missing = await self.missing(wanted)
+        if missing:
+            raise TransferError(f"artifact {min(missing)} is not in the store")
+
+    async def is_folder(self) -> bool:
+        """Whether the store is a folder, which only processes on its machine can reach."""
+        return not await self._remote()
+
     async def _is_stored(self, sha256: str) -> bool:
         question = Locate(sha256=sha256, keep=True).model_dump_json().encode()
         reply = await self._bus.request(subjects.ARTIFACTS_STAT, question)

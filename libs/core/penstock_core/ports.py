@@ -233,8 +233,8 @@ class Executor(Protocol):
     """Runs attempts outside of the caller's process, and reports each one to `AttemptEvents` once it has ended.
 
     Attributes:
-        durable: whether a submitted attempt outlives the executor, because something durable holds it. The delivery
-            that brought it is then acknowledged after `submit`, otherwise only after the end of the attempt.
+        durable: whether a submitted attempt outlives the executor, such as a pod. If the executor stops or dies, the
+            delivery of the attempt goes to another one, which submits it again and so takes it over.
     """
 
     durable: bool

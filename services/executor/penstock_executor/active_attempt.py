@@ -25,7 +25,9 @@ class ActiveAttempt:
         judged: whether it is known that no other executor has it.
         owned: whether the log says that this executor owns it.
         disowned: whether the log says that another executor owns it: nothing is recorded of its process.
-        acknowledged: whether its delivery is acknowledged, because something durable holds the attempt.
+        submitted: whether the adapter has it.
+        runner: the runner in a pod that had claimed it when it was delivered.
+        released: set when this executor has no more to do with it.
         shipped: done as each part of its output is stored.
     """
 
@@ -35,7 +37,9 @@ class ActiveAttempt:
     judged: bool = False
     owned: bool = False
     disowned: bool = False
-    acknowledged: bool = False
+    submitted: bool = False
+    runner: str = ""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     started: AttemptStarted | None = None
     started_sent: bool = False
     timer: asyncio.TimerHandle | None = None

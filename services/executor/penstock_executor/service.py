@@ -3,7 +3,8 @@
 In: deliveries of `attempt.requested`, only as many as there are free slots, and `look_ahead` more, which wait for a
 slot by priority. Out: `started`, `finished`, output, metrics, stored artifacts.
 
-Promises: a delivery is acknowledged only after the attempt's end is in the log, or something durable holds the attempt.
+Promises: a delivery is acknowledged only after the attempt's end is in the log. If this executor dies, another one gets
+the delivery: it reports the attempt lost, or takes it over where attempts outlive their executor (`Executor.durable`).
 A redelivered attempt may be another executor's: its owner, or every other executor, is asked before it runs here or is
 reported lost (`penstock_core.ownership`). An attempt with slots of limits starts only once the log says that this
 executor owns it. An attempt whose end is in the log never runs again. The broker stores the first end only, so the end
@@ -240,6 +241,7 @@ class ExecutorService:
             await self._enqueue(attempt, request, delivery)
             return
         request = await resolve_inputs(request, self._platform.facts)
+        active.request = request
         if await self._from_cache(attempt, request):
             return
         # A cancel that came meanwhile was not passed on. Nothing is awaited between this check and `submit`.
@@ -251,9 +253,8 @@ class ExecutorService:
         assert self._executor is not None  # noqa: S101 - set by the composition root before open()
         await self._executor.submit(request)
         active = self._active_attempts.get(attempt)
-        if active is not None and self._executor.durable:
-            active.acknowledged = True
-            await self._platform.ack(active.delivery)
+        if active is not None:
+            active.submitted = True
 
     def _may_be_repeated(self, delivery: Delivery) -> bool:
         """Whether the log must be asked before an attempt is submitted."""
@@ -310,7 +311,10 @@ class ExecutorService:
         stopped = any(isinstance(fact, AttemptStopped) for fact in facts)
         statuses: list[OwnerStatus] = []
         if self._executor is not None and self._executor.durable:
-            started = None  # what holds its attempts is asked by `submit`
+            active = self._active_attempts.get(attempt)
+            if active is not None and started is not None:
+                active.runner = started.executor
+            started = None  # the adapter takes the attempt over
         elif started is not None:
             if finished is None or ownership.awaits_stop(limited=request.limited, finished=finished, stopped=stopped):
                 statuses = [await self._platform.owner_status(started)]
@@ -395,6 +399,47 @@ class ExecutorService:
                 attempt_facts.unreadable(parsed.run_id, parsed.key, parsed.attempt, corrupt.why, self.name)
             )
         await self._platform.ack(delivery)
+
+    # ------------------------------------------------------------------------ runners in pods, which outlive this one
+
+    def submitted(self, attempt: AttemptKey) -> AttemptRequested | None:
+        """Return an attempt that was submitted here and has not ended, with its inputs resolved."""
+        active = self._active_attempts.get(attempt)
+        return active.request if active is not None and active.submitted and not active.ended else None
+
+    def runner(self, request: AttemptRequested) -> str:
+        """Return the runner that had claimed an attempt when it was delivered here; empty if none had."""
+        active = self._active_attempts.get((request.run_id, request.key, request.attempt))
+        return active.runner if active is not None else ""
+
+    async def claim(self, attempt: AttemptKey, runner: str, host: str) -> str:
+        """Record that a runner starts an attempt; returns why it must not, or an empty text.
+
+        Raises:
+            UnavailableError: the log does not answer, or this executor has no valid lease.
+        """
+        run_id, key, number = attempt
+        fence = self._platform.fence
+        if not fence:
+            raise UnavailableError("this executor has no valid lease")
+        started_at = time.time()
+        fact = AttemptStarted(
+            run_id=run_id, key=key, attempt=number, executor=runner, fence=fence, host=host, started_at=started_at
+        )
+        if not await self._platform.submit(fact):
+            known = await self._platform.latest(subjects.run(run_id, fact.tail))
+            if not isinstance(known, AttemptStarted) or known.executor != runner:
+                return "another pod has started it"
+        if await self._platform.latest(subjects.finished(*attempt)) is not None:
+            return "it has ended"
+        return ""
+
+    async def report(self, fact: AttemptFinished) -> None:
+        """Report the end of an attempt by its runner; returns when it is in the log, or another executor has to."""
+        active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
+        self._end(fact)
+        if active is not None:
+            await active.released.wait()
 
     # ----------------------------------------------------------------------------- AttemptEvents and AttemptOutbox
 
@@ -507,11 +552,13 @@ class ExecutorService:
             self._ended.popitem(last=False)
         active = self._active_attempts.get(attempt)
         self._release(attempt)
-        if active is not None and not active.acknowledged:
+        if active is not None:
             self._background.spawn(self._platform.ack(active.delivery))
 
     def _release(self, attempt: AttemptKey) -> None:
         active = self._active_attempts.pop(attempt, None)
+        if active is not None:
+            active.released.set()
         self._platform.forget(attempt)
         if active is not None and not active.ended:
             self._free(attempt, active)
@@ -561,8 +608,7 @@ class ExecutorService:
     async def extend_deliveries(self) -> None:
         """Postpone the redelivery of everything in flight; to be called a few times per acknowledgement wait."""
         for active in list(self._active_attempts.values()):
-            if not active.acknowledged:
-                await self._platform.extend(active.delivery)
+            await self._platform.extend(active.delivery)
 
     async def find_ended_attempts(self) -> None:
         """End attempts whose end others have written to the log, in case a kill was missed; called periodically."""
@@ -575,9 +621,16 @@ class ExecutorService:
             await self.kill(ends[subject])
 
     async def stop(self, drain: float) -> None:
-        """Take no more attempts, let running ones finish for `drain` seconds, end the rest, and log all ends."""
+        """Take no more attempts, let running ones finish for `drain` seconds, end the rest, and log all ends.
+
+        Attempts that outlive this executor are handed to other executors at once.
+        """
         self._stopping = True
         self._fill_slots()
+        if self._executor is not None and self._executor.durable:
+            for attempt, active in [item for item in self._active_attempts.items() if not item[1].ended]:
+                self._release(attempt)
+                await self._platform.return_delivery(active.delivery, 0.0)
         while (attempt := self._slot_queue.next()) is not None:
             active = self._active_attempts[attempt]
             await self._enqueue(attempt, active.request, active.delivery)

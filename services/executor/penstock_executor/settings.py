@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -46,6 +47,12 @@ class ExecutorSettings(ServiceSettings):
         gt=1,
         description="seconds without contact to NATS after which the processes of attempts with slots of limits are "
         "killed, and after which other executors take over",
+    )
+    executor: Literal["process", "argo"] = Field(
+        default="process", description="how attempts run: in processes of this machine, or as Argo Workflows in pods"
+    )
+    argo_config: Path | None = Field(
+        default=None, description="YAML file that describes the pods of this pool, see docs/kubernetes.md"
     )
     fork_servers: int = Field(default=4, ge=1, description="idle fork servers to keep")
 

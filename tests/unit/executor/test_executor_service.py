@@ -104,20 +104,19 @@ async def test_a_cancel_while_an_attempt_is_submitted_reaches_the_adapter() -> N
     assert bench.processes.cancelled == ["a"]
 
 
-async def test_a_delivery_is_acknowledged_once_a_durable_backend_has_the_attempt() -> None:
+async def test_attempts_that_outlive_the_executor_are_handed_on_when_it_stops() -> None:
     bench = ServiceHarness(durable=True)
     delivery = bench.deliver("a")
     await _settle()
-    assert (bench.platform.acked, bench.service.active_count) == ([delivery], 1)
     await bench.service.extend_deliveries()
-    assert bench.platform.extended == []
-    bench.end("a")
-    await _settle()
-    assert (bench.platform.acked, bench.service.active_count) == ([delivery], 0)
+    assert (bench.platform.acked, bench.platform.extended) == ([], [delivery])
+    await bench.service.stop(drain=30.0)
+    assert (bench.platform.acked, bench.platform.back, bench.platform.log) == ([], [delivery], [])
 
 
-async def test_an_attempt_in_a_process_stays_in_flight_until_its_end_is_in_the_log() -> None:
-    bench = ServiceHarness()
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_delivery_stays_in_flight_until_the_end_is_in_the_log(durable: bool) -> None:
+    bench = ServiceHarness(durable=durable)
     delivery = bench.deliver("a")
     await _settle()
     await bench.service.extend_deliveries()

@@ -33,7 +33,7 @@ from penstock_adapters.process.job import Job, Stage
 from penstock_adapters.process.reporter import AttemptOutbox, AttemptReporter
 from penstock_adapters.process.step_user import StepUser
 from penstock_contracts import fact_codec as codec
-from penstock_core import exhaustion
+from penstock_core import exhaustion, step_exits
 from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
@@ -397,7 +397,7 @@ class ProcessExecutor:
         if job.stage is not Stage.ENDED:
             outcome, error = job.reason or (
                 Outcome.FAILED,
-                jobs.crash_error(status, job.request.resources.memory),
+                step_exits.crash_error(os.waitstatus_to_exitcode(status), job.request.resources.memory),
             )
             self._finish(job, self._reporter.end(job.request, outcome, error, job.started_at))
         job.dirty = status != 0
@@ -410,7 +410,7 @@ class ProcessExecutor:
         output = server.new_log() if left else ""
         for job in left:
             if job.stage is Stage.WAITING and starting:
-                self._abort(job, jobs.import_crash_error(job.module, code, output), Outcome.FAILED)
+                self._abort(job, step_exits.import_crash_error(job.module, code, output), Outcome.FAILED)
             elif job.pid:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(job.pid, signal.SIGKILL)
@@ -422,7 +422,7 @@ class ProcessExecutor:
         ending.add_done_callback(lambda _: self._handle_exit(server, code))
 
     def _handle_exit(self, server: ForkServer, code: int) -> None:
-        error = ErrorInfo(type="Lost", message=f"the fork server of the step ended ({jobs.describe_exit(code)})")
+        error = ErrorInfo(type="Lost", message=f"the fork server of the step ended ({step_exits.describe_exit(code)})")
         for job in [job for job in self._jobs.values() if job.server is server]:
             self._abort(job, error)
         self._pool.forget(server)

@@ -1,11 +1,9 @@
-"""An attempt of the process executor, and the errors that its process can end with."""
+"""An attempt of the process executor."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -19,7 +17,6 @@ from penstock_core import fork_server_protocol as protocol
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
 from penstock_core.shipping.shipper import Shipper
 
-_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 _ERROR = pydantic.TypeAdapter(ErrorInfo)
 
 
@@ -86,39 +83,6 @@ class Job:
         for suffix in protocol.SUFFIXES:
             with suppress(OSError):
                 Path(f"{self.base}.{suffix}").unlink()
-
-
-def crash_error(status: int, memory: int | None) -> ErrorInfo:
-    """The error of a process that ended without a result, from its wait status."""
-    code = os.waitstatus_to_exitcode(status)
-    limited = f"; its memory limit was {memory / 2**20:.0f} MiB" if memory is not None else ""
-    if code >= 0:
-        why = f"the step's process called exit with code {code} before the step returned{limited}"
-        return ErrorInfo(type="Exit", message=why)
-    hint = ""
-    if code == -signal.SIGKILL:
-        hint = "; unless somebody killed it, the machine has run out of memory"
-    elif -code in _CRASHES:
-        hint = "; native code crashed; the step's output may show the Python stack"
-    return ErrorInfo(type="Signal", message=f"the step's process was {describe_exit(code)}{hint}{limited}")
-
-
-def import_crash_error(module: str, code: int, output: str) -> ErrorInfo:
-    """The error of a fork server that ended while it imported the user's module and printed `output`."""
-    lines = output.strip().splitlines()
-    last = f": {lines[-1][:500]}" if lines else ""
-    why = f"importing module {module!r} ended the process ({describe_exit(code)}){last}"
-    return ErrorInfo(type="ImportCrash", message=why, traceback=output)
-
-
-def describe_exit(code: int) -> str:
-    """Describe an exit code, such as `killed by signal 9 (SIGKILL)`."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"killed by signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def read_error(body: bytes) -> ErrorInfo:

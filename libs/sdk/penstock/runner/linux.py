@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 # Loaded before any fork: the child then only calls.
@@ -52,6 +53,11 @@ def has_threads(name: str) -> bool:
             if path.read_text().strip() == name:
                 return True
     return False
+
+
+def hide_memory() -> None:
+    """Keep other processes of this user from reading this process's memory and initial environment."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def raise_oom_score() -> None:

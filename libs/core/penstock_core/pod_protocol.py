@@ -1,0 +1,56 @@
+"""The messages between an executor and the runners in the pods of its attempts.
+
+A pod gets the identity of its attempt in environment variables, and how to reach NATS from a secret; everything else
+comes in the answer to `claim`. A runner sends requests on `pods.{pool}.{run_id}.{key}.{n}.{verb}` with JSON bodies. All
+executors of the pool receive them; the one that is responsible for the attempt answers. Without an answer the runner
+asks again: after an executor died, another one becomes responsible.
+
+    claim    {"runner", "host"}          the runner identifies its pod. The answer is an order, or {"refused": why}: the
+                                         attempt has ended, or another pod has started it. An order is given to one pod
+                                         only, so user code runs once
+    locate   `Locate`                    where to read an object of the attempt, or to write one: a `Location`
+    complete `Complete`                  complete an object that was uploaded in parts: a `Location`
+    commit   `ArtifactCommitted`         an object that the step stored while it runs, uploaded before: {}
+    beat     {}                          the runner lives: {"lease": seconds}, how long the executor relies on that
+    finish   `AttemptFinished`           the end of the attempt; the answer {} comes after it is in the log
+
+An order is a JSON object:
+
+    attempt      the `AttemptRequested`
+    source       digest of the source bundle
+    environment  the environment of the version, see `penstock_core.environments`; null: not compared
+    objects      digests of the objects that the inputs and the checkpoint refer to, with their media types
+    checkpoint   the value that an earlier attempt stored last, or null
+    limit        largest artifact in bytes, or null
+    unsafe       whether formats may be used whose loading can run code
+    grace        seconds between SIGTERM and SIGKILL of the step's process
+    lease        seconds without an answer to `beat` after which the runner kills the step; null: never
+
+Every answer may be {"error": text, "unavailable": true} instead: the runner asks again.
+
+Output, metrics and progress go to the streams LOGS and METRICS directly (`penstock_core.shipping`).
+"""
+
+from __future__ import annotations
+
+CLAIM, LOCATE, COMPLETE, COMMIT, BEAT, FINISH = "claim", "locate", "complete", "commit", "beat", "finish"
+
+NATS_URL = "PENSTOCK_NATS_URL"
+"""Variable with the URLs of NATS servers, with credentials, separated by commas."""
+
+NATS_TOKEN = "PENSTOCK_NATS_TOKEN"  # noqa: S105 - the name of a variable
+"""Variable with a token, if the URLs contain no credentials."""
+
+POOL, RUN, KEY, ATTEMPT = "PENSTOCK_POOL", "PENSTOCK_RUN", "PENSTOCK_STEP", "PENSTOCK_ATTEMPT"
+"""Variables that identify the attempt."""
+
+POD_NAME, POD_UID, NODE = "PENSTOCK_POD_NAME", "PENSTOCK_POD_UID", "PENSTOCK_NODE"
+"""Variables that identify the pod."""
+
+WORK = "PENSTOCK_WORK"
+"""Variable with a folder that the runner may write to."""
+
+
+def subject(pool: str, run_id: str, key: str, attempt: int, verb: str) -> str:
+    """Return the subject of a request of a runner."""
+    return f"pods.{pool}.{run_id}.{key}.{attempt}.{verb}"

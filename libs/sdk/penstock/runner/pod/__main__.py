@@ -1,0 +1,42 @@
+"""`python -P -m penstock.runner.pod`: run the attempt of this pod."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from penstock.runner import linux
+from penstock.runner.pod.link import Link, note
+from penstock.runner.pod.runner import PodIdentity, PodRunner, identity, work_folder
+from penstock_core import pod_protocol
+from penstock_core.errors import PenstockError
+
+
+def main() -> int:
+    """Run the attempt; returns the exit status."""
+    # The step runs as the same user: it must not read the credentials in the memory of this process.
+    linux.hide_memory()
+    urls = os.environ.pop(pod_protocol.NATS_URL, "")
+    token = os.environ.pop(pod_protocol.NATS_TOKEN, None)
+    try:
+        pod = identity(os.environ)
+        if not urls:
+            note(f"the variable {pod_protocol.NATS_URL} is missing: see the secret in the executor's configuration")
+            return 2
+        work_folder(pod)
+        return asyncio.run(_run(pod, Link(urls.split(","), token, pod.pool, pod.attempt)))
+    except (PenstockError, OSError) as error:
+        note(f"the attempt could not be run: {error}")
+        return 2
+
+
+async def _run(pod: PodIdentity, link: Link) -> int:
+    try:
+        return await PodRunner(pod, link).run()
+    finally:
+        await link.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

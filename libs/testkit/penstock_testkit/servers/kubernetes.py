@@ -1,0 +1,168 @@
+"""The platform with attempts on Kubernetes: services of this machine, steps in pods of a real cluster with Argo.
+
+`KUBECONFIG` names the cluster. `PENSTOCK_TEST_IMAGE` is an image with Python, penstock and nats-py, which the nodes
+have; `PENSTOCK_TEST_HOST` an address of this machine that pods can reach.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kubernetes.client
+import kubernetes.config
+import yaml
+
+from penstock import Client
+from penstock_testkit.servers.cluster import Cluster
+from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.s3 import S3Server
+
+NEEDED = ("KUBECONFIG", "PENSTOCK_TEST_IMAGE", "PENSTOCK_TEST_HOST")
+NAMESPACE = os.environ.get("PENSTOCK_TEST_NAMESPACE", "default")
+SECRET = "penstock-nats"
+WORKFLOWS = ("argoproj.io", "v1alpha1", NAMESPACE, "workflows")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Kubernetes:
+    """The cluster, as an administrator sees it."""
+
+    workflows: Any
+    core: Any
+
+    def names(self, run_id: str | None = None) -> list[str]:
+        """Names of the Workflows, all or those of a run."""
+        items = self.workflows.list_namespaced_custom_object(*WORKFLOWS)["items"]
+        return [
+            item["metadata"]["name"]
+            for item in items
+            if run_id is None or item["metadata"].get("annotations", {}).get("penstock.dev/run") == run_id
+        ]
+
+    def delete(self, name: str) -> None:
+        """Delete a Workflow by hand."""
+        self.workflows.delete_namespaced_custom_object(*WORKFLOWS, name)
+
+    def pods(self, workflow: str) -> list[Any]:
+        """The pods of a Workflow."""
+        selector = f"workflows.argoproj.io/workflow={workflow}"
+        return self.core.list_namespaced_pod(NAMESPACE, label_selector=selector).items
+
+    def running_pod(self, run_id: str) -> Any:
+        """Wait for a pod of a run whose step's container runs."""
+        return until(lambda: next((pod for pod in self._pods_of(run_id) if _main_runs(pod)), None))
+
+    def _pods_of(self, run_id: str) -> list[Any]:
+        pods = self.core.list_namespaced_pod(NAMESPACE, label_selector="app.kubernetes.io/managed-by=penstock").items
+        return [pod for pod in pods if (pod.metadata.annotations or {}).get("penstock.dev/run") == run_id]
+
+    def delete_pod(self, name: str, grace: int | None = None) -> None:
+        """Delete a pod by hand."""
+        self.core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=grace)
+
+
+def _main_runs(pod: Any) -> bool:
+    return any(one.name == "main" and one.state.running for one in pod.status.container_statuses or [])
+
+
+def until(condition: Callable[[], T | None], timeout: float = 120.0) -> T:
+    """Wait for something that is not false."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+def connect() -> Kubernetes:
+    """Connect to the cluster."""
+    kubernetes.config.load_kube_config(os.environ["KUBECONFIG"])
+    return Kubernetes(kubernetes.client.CustomObjectsApi(), kubernetes.client.CoreV1Api())
+
+
+@dataclass
+class Platform:
+    """The services, and how their pods are configured."""
+
+    services: Cluster
+    client: Client
+    kube: Kubernetes
+    config: Path
+    settings: dict[str, Any]
+
+    def register(self, name: str, text: str, pipeline: str) -> Any:
+        """Register a pipeline; returns its version."""
+        return self.client.pipelines.register(f"{self.services.source(f'{name}.py', text)}:{pipeline}")
+
+    def configure(self, **changes: Any) -> None:
+        """Restart the executors with another configuration of the pods."""
+        self.config.write_text(yaml.safe_dump(self.settings | changes))
+        for name in self.executors:
+            self.services.kill(name)
+            self.services.start_service(name)
+        for name in self.executors:
+            self.services.wait_ready(name)
+
+    @property
+    def executors(self) -> list[str]:
+        """Names of the executors' processes."""
+        return [name for name in self.services.names if name.startswith("executor")]
+
+
+@contextmanager
+def platform_in(folder: Path, kube: Kubernetes, replicas: int = 1, **settings: Any) -> Generator[Platform]:
+    """Start the services with NATS and S3 where pods reach them."""
+    host = os.environ["PENSTOCK_TEST_HOST"]
+    nats, s3 = NatsServer(folder / "nats", host=host), S3Server(folder / "s3", host=host)
+    (folder / "s3").mkdir()
+    s3.start()
+    options = s3.options()
+    config = folder / "argo.yaml"
+    settings = {
+        "image": os.environ["PENSTOCK_TEST_IMAGE"],
+        "namespace": NAMESPACE,
+        "nats": {"name": SECRET, "key": "url"},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+        "grace": 10,
+        **settings,
+    }
+    config.write_text(yaml.safe_dump(settings))
+    set_secret(kube, nats.url)
+    env = {
+        "PENSTOCK_EXECUTOR": "argo",
+        "PENSTOCK_ARGO_CONFIG": str(config),
+        "PENSTOCK_SLOTS": "50",
+        "PENSTOCK_LEASE": "6",
+        "KUBECONFIG": os.environ["KUBECONFIG"],
+        "PENSTOCK_ARTIFACTS_URL": f"s3://{options.bucket}/cluster",
+        "PENSTOCK_S3_ENDPOINT": s3.endpoint,
+        "PENSTOCK_S3_REGION": "us-east-1",
+        "PENSTOCK_S3_ACCESS_KEY": options.access_key or "",
+        "PENSTOCK_S3_SECRET_KEY": options.secret_key or "",
+    }
+    with Cluster(folder / "services", env=env, nats=nats, replicas={"executor": replicas}) as services:
+        yield Platform(services, Client(url=services.url, token=services.token), kube, config, settings)
+    for name in kube.names():
+        kube.delete(name)
+    s3.stop()
+
+
+def set_secret(kube: Kubernetes, url: str) -> None:
+    """Give pods the URL of NATS."""
+    data = {"url": base64.b64encode(url.encode()).decode()}
+    body = kubernetes.client.V1Secret(metadata=kubernetes.client.V1ObjectMeta(name=SECRET), data=data)
+    try:
+        kube.core.create_namespaced_secret(NAMESPACE, body)
+    except kubernetes.client.ApiException as error:
+        if error.status != 409:
+            raise
+        kube.core.replace_namespaced_secret(SECRET, NAMESPACE, body)
