@@ -235,6 +235,7 @@ CALLS: dict[str, list[str]] = {
     "deployments tokens revoke": ["hostile", HOSTILE],
     "trace": ["{event}"],
     "triggers explain": ["{event}"],
+    "notifications test": ["hostile"],
     "triggers test": ["hostile", "--event", json.dumps({"type": "com.acme.hostile", "data": {"text": HOSTILE}})],
     "questions list": [],
     "questions answer": ["{open}", "ask"],

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import json
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 import nats
@@ -37,15 +42,25 @@ def total(numbers: list[int]) -> int:
 @pipeline
 def totals(numbers: list[int]):
     return total(numbers)
+
+@step
+def fail(n: int) -> int:
+    raise ValueError(n)
+
+@pipeline
+def failing(n: int):
+    return fail(n)
 """
 EVENTS = 60
+HOOK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    with Cluster(folder, replicas={"triggers": 2, "scheduler": 2, "cron": 2}) as running:
+    env = {"PENSTOCK_HOOK_SECRET": HOOK_SECRET, "PENSTOCK_NOTIFY_NETWORKS": "127.0.0.0/8"}
+    with Cluster(folder, replicas={"triggers": 2, "scheduler": 2, "cron": 2}, env=env) as running:
         running.source("flows.py", FLOWS)
         yield running
 
@@ -133,6 +148,62 @@ def test_a_tick_is_one_event_and_one_run_despite_kills(cluster: Cluster) -> None
     expected = sorted(set(on_bus(cluster, ticks)))
     until(lambda: len(started()) >= len(expected) - 1, started)
     assert len(started()) == len(set(started()))
+
+
+@contextlib.contextmanager
+def receiver(received: list[tuple[str, str]]) -> Iterator[int]:
+    """A server that refuses every third request, and records run and id of the others."""
+    count = iter(range(10_000))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            accepted = next(count) % 3 > 0
+            if accepted:
+                received.append((body["data"]["run"], self.headers["webhook-id"]))
+            self.send_response(204 if accepted else 503)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_failed_run_is_notified_despite_kills(cluster: Cluster) -> None:
+    client = deployed(cluster)
+    client.pipelines.register(f"{cluster.src / 'flows.py'}:failing")
+    received: list[tuple[str, str]] = []
+    with receiver(received) as port:
+        url = f"http://127.0.0.1:{port}/"
+        rule = {"name": "hook", "kind": "webhook", "url": url, "secret_env": "PENSTOCK_HOOK_SECRET", "throttle": 0}
+        trigger = {"kind": "event", "name": "on", "types": ["com.acme.fail"], "inputs": {"n": "data.n"}}
+        client.deployments.apply("notifying", {"pipeline": "failing", "triggers": [trigger], "notify": [rule]})
+        for n in range(24):
+            if n % 6 == 5:
+                victim = "nats" if n == 11 else "gateway"
+                cluster.kill(victim)
+                cluster.restart(victim)
+            persistent(lambda n=n: client.events.send("com.acme.fail", {"n": n}, id=str(n), source="test"))  # type: ignore[misc]
+
+        def runs() -> set[str]:
+            found = client.runs.list("failing", limit=500)
+            return {run.run_id for run in found if run.trigger.get("deployment") == "notifying"}
+
+        until(lambda: len(runs()) == 24 and {run for run, _ in received} == runs(), lambda: (len(runs()), received))
+    ids: dict[str, set[str]] = {}
+    for run, id in received:
+        ids.setdefault(run, set()).add(id)
+    assert all(len(found) == 1 for found in ids.values()), "a repeated notification has the id of the first one"
 
 
 def on_bus(cluster: Cluster, work: Callable[[Bus], Coroutine[Any, Any, T]]) -> T:

@@ -30,6 +30,7 @@ COMMANDS = {
     "versions": "penstock_cli.versions:app",
     "deployments": "penstock_cli.deployments.group:app",
     "triggers": "penstock_cli.deployments.triggers:app",
+    "notifications": "penstock_cli.deployments.notifications:app",
     "trace": "penstock_cli.runs.trace:trace",
     "questions": "penstock_cli.questions:app",
     "events": "penstock_cli.events:app",

@@ -1,4 +1,4 @@
-"""`penstock dead-letters`: events that triggers rejected, and messages that could not be read."""
+"""`penstock dead-letters`: rejected events, notifications that were not accepted, and unreadable messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
 
-app = typer.Typer(help="List, replay and discard rejected events and unreadable messages.", no_args_is_help=True)
+app = typer.Typer(help="List, replay and discard messages that failed.", no_args_is_help=True)
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Id of the dead letter.")]
 
@@ -67,13 +67,16 @@ def show(id: Id, json: Json = False) -> None:
 
 @app.command("replay")
 def replay(id: Id, json: Json = False) -> None:
-    """Send an event again: a rejected one to the trigger that rejected it, as the deployment is now."""
+    """Send an event or a notification again: an event to the trigger that rejected it, as the deployment is now."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
         event = connected.client.dead_letters.replay(id)
     if json:
         output.as_json({"event": event})
+        return
+    if not event:
+        output.line(f"dead letter {id} replayed: the notification is sent again")
         return
     output.line(f"dead letter {id} replayed as event {event}: penstock triggers explain {event}")
 

@@ -171,7 +171,8 @@ class Parked(_Model):
 
     Attributes:
         headers: of the message, if it is an event.
-        deployment, trigger: the trigger that rejected an event; empty if the message is unreadable.
+        deployment, trigger: the trigger that rejected an event, or the rule of a notification that was not accepted;
+            empty if the message is unreadable.
     """
 
     service: str

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: events that triggers rejected, and messages that could not be read."""
+"""Dead letters over HTTP: rejected events, notifications that were not accepted, and unreadable messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ class DeadLetterSummary(BaseModel):
     """A dead letter in a list."""
 
     id: int
-    kind: Literal["rejected", "unreadable"] = Field(
-        description="a trigger rejected the event, or a service could not read the message"
+    kind: Literal["rejected", "undelivered", "unreadable"] = Field(
+        description="a trigger rejected the event, nobody accepted the notification, "
+        "or a service could not read the message"
     )
     at: float = Field(description="when it was stored, in Unix seconds")
     service: str
     subject: str = Field(description="the NATS subject of the message")
     error: str
     deployment: str = ""
-    trigger: str = ""
+    trigger: str = Field(default="", description="the trigger, or the rule of the notification")
     event: int | None = Field(default=None, description="the sequence of the event")
     type: str = Field(default="", description="the type of the event")
 
@@ -40,6 +41,6 @@ class DeadLetterList(BaseModel):
 
 
 class Replayed(BaseModel):
-    """The dead letter was sent again: as the event with this sequence."""
+    """The dead letter was sent again: as the event with this sequence, or as a notification (0)."""
 
     event: int

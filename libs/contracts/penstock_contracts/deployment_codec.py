@@ -1,4 +1,4 @@
-"""The codec of facts about deployments: revisions, decisions on events, and windows.
+"""The codec of facts about deployments: revisions, decisions on events, windows, and notifications.
 
 The core's dataclasses are the only definition of the fields; pydantic validates by them. `read` never raises, whatever
 the bytes. An unreadable revision takes its number in the log of its deployment, and changes nothing.
@@ -15,11 +15,12 @@ from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core.deployments.decisions import EventDecided
 from penstock_core.deployments.facts import DEPLOYMENT_FACTS, DeploymentFact
 from penstock_core.deployments.windows import WINDOW_FACTS, WindowFact
+from penstock_core.notifications import NotificationDue
 
-TriggerFact: TypeAlias = DeploymentFact | EventDecided | WindowFact
-"""Facts in the streams `DEPLOYMENTS` and `DECISIONS`."""
+TriggerFact: TypeAlias = DeploymentFact | EventDecided | WindowFact | NotificationDue
+"""Facts in the streams `DEPLOYMENTS`, `DECISIONS` and `NOTIFICATIONS`."""
 
-TRIGGER_FACTS: tuple[type[TriggerFact], ...] = (*DEPLOYMENT_FACTS, EventDecided, *WINDOW_FACTS)
+TRIGGER_FACTS: tuple[type[TriggerFact], ...] = (*DEPLOYMENT_FACTS, EventDecided, *WINDOW_FACTS, NotificationDue)
 
 ADAPTERS: dict[type[TriggerFact], pydantic.TypeAdapter[Any]] = {
     fact: pydantic.TypeAdapter(fact) for fact in TRIGGER_FACTS
@@ -30,6 +31,7 @@ _PREFIXES: dict[type[TriggerFact], str] = {
     **dict.fromkeys(DEPLOYMENT_FACTS, "deployments"),
     EventDecided: "decisions",
     **dict.fromkeys(WINDOW_FACTS, "windows"),
+    NotificationDue: "notifications",
 }
 
 

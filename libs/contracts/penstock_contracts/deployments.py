@@ -22,6 +22,7 @@ from penstock_core.deployments.definition import (
     WebhookTrigger,
     Window,
 )
+from penstock_core.deployments.notify_rules import NotifyKind, NotifyRule
 from penstock_core.errors import InvalidInputsError
 from penstock_core.json_schema import kind
 
@@ -177,6 +178,21 @@ class DecisionList(BaseModel):
     decisions: list[DecisionView]
 
 
+class NotificationTest(BaseModel):
+    """A test notification: whether its receiver accepted it. Otherwise `error` says why it did not."""
+
+    rule: str
+    kind: NotifyKind
+    sent: bool
+    error: str = ""
+
+
+class NotificationTests(BaseModel):
+    """Test notifications, in the order of the rules."""
+
+    tests: list[NotificationTest]
+
+
 class TestBody(RequestBody):
     """An event to try on a deployment: nothing is stored, no run starts."""
 
@@ -193,7 +209,7 @@ _KINDS: dict[str, type[Trigger]] = {
     "endpoint": EndpointTrigger,
     "webhook": WebhookTrigger,
 }
-_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait", "idle")
+_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait", "idle", "throttle")
 _TIMES = ("start", "end")
 _ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
 
@@ -215,11 +231,26 @@ def parse_definition(found: Any) -> Definition:
             parsed.append(_trigger(f"triggers[{n}]", one, errors))
     else:
         errors.append(("triggers", f"must be a list, not {kind(triggers)}"))
-    rest = {name: value for name, value in given.items() if name != "triggers"}
+    notify = parse_rules(given.get("notify", []), errors)
+    rest = {name: value for name, value in given.items() if name not in ("triggers", "notify")}
     definition = _parsed(Definition, "", rest, errors)
     if errors or definition is None:
         raise _invalid(errors)
-    return dataclasses.replace(definition, triggers=tuple(parsed))
+    return dataclasses.replace(definition, triggers=tuple(parsed), notify=notify)
+
+
+def parse_rules(found: Any, errors: list[tuple[str, str]]) -> tuple[NotifyRule, ...]:
+    """Return the rules of notifications from JSON; adds to `errors` what is wrong, with its path."""
+    if not isinstance(found, list):
+        errors.append(("notify", f"must be a list, not {kind(found)}"))
+        return ()
+    parsed: list[NotifyRule] = []
+    for n, one in enumerate(cast("list[Any]", found)):
+        if isinstance(one, dict):
+            parsed.append(_parsed(NotifyRule, f"notify[{n}].", cast("dict[str, Any]", one), errors))
+        else:
+            errors.append((f"notify[{n}]", f"must be an object, not {kind(one)}"))
+    return tuple(parsed)
 
 
 def _trigger(path: str, found: Any, errors: list[tuple[str, str]]) -> Any:

@@ -12,6 +12,7 @@ models.{project}.{model}.{revision}    facts of registered models (stream MODELS
 deployments.{project}.{name}.{revision}      facts of deployments (stream DEPLOYMENTS)
 decisions.{project}.{name}.{event}.{trigger} what triggers decided on events (stream DECISIONS)
 windows.{project}.{name}.{trigger}.{key}.{n} events that are combined into one run (stream DECISIONS)
+notifications.{project}.{name}.{scope}.{rule}.{event}  notifications of deployments (stream NOTIFICATIONS)
 trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 owners.{executor}                      questions of other executors whether it has an attempt; not stored
@@ -40,6 +41,7 @@ EVENTS = "EVENTS"
 MODELS = "MODELS"
 DEPLOYMENTS = "DEPLOYMENTS"
 DECISIONS = "DECISIONS"
+NOTIFICATIONS = "NOTIFICATIONS"
 
 VERSIONS_BUCKET = "penstock_versions"
 LIMITS_BUCKET = "penstock_limits"
@@ -55,10 +57,11 @@ INTEGRITY_BUCKET = "penstock_integrity"
 INTEGRITY_RECORD = "record"
 """Key of the positions of all streams, and of the damages that were found."""
 LEASES_BUCKET = "penstock_leases"
+NOTIFICATIONS_BUCKET = "penstock_notifications"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
-APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, f"KV_{VERSIONS_BUCKET}")
+APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, NOTIFICATIONS, f"KV_{VERSIONS_BUCKET}")
 """Streams of which messages are deleted only by their age, or replaced by newer ones: others cannot get fewer."""
 
 FROM_LOG = (TIMERS, f"KV_{WAITS_BUCKET}")
@@ -81,6 +84,9 @@ RUN_EVENTS_CONSUMER = "run-events"
 
 TRIGGERS_CONSUMER = "triggers"
 """Durable consumers, on EVENTS and on TIMERS, of the triggers service."""
+
+NOTIFICATIONS_CONSUMER = "notifications"
+"""Durable consumers, on EVENTS and on NOTIFICATIONS, that decide on notifications and send them."""
 
 LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""

@@ -10,6 +10,7 @@ extended, however long that takes. A deleted consumer is created again (see `Pul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -17,8 +18,17 @@ from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bootstrap import ACK_WAIT, SECOND
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_core.errors import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_servicekit.service_context import ServiceContext, cancel
+
+
+class RetryLaterError(PenstockError):
+    """A handler wants its message again after `delay` seconds. It is logged at `level`."""
+
+    def __init__(self, message: str, delay: float, level: int = logging.WARNING) -> None:
+        self.delay = delay
+        self.level = level
+        super().__init__(message)
 
 
 class DurableWorker:
@@ -33,6 +43,7 @@ class DurableWorker:
         concurrency: how many handlers run at the same time.
         retry_delay: seconds until the next delivery after a handler raised `UnavailableError` or `BusError`.
         error_delay: the same after any other exception, which is logged with its traceback.
+        drain: seconds that handlers have to return when the worker stops; those that take longer are cancelled.
     """
 
     def __init__(
@@ -46,6 +57,7 @@ class DurableWorker:
         concurrency: int = 1,
         retry_delay: float = 1.0,
         error_delay: float = 30.0,
+        drain: float = 0.0,
     ) -> None:
         self._context = context
         self._name = name
@@ -54,6 +66,10 @@ class DurableWorker:
         self._concurrency = concurrency
         self._retry_delay = retry_delay
         self._error_delay = error_delay
+        self._drain = drain
+        self._handling = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._open: dict[int, Delivery] = {}
         self._stream = stream
@@ -68,6 +84,8 @@ class DurableWorker:
 
     async def stop(self) -> None:
         """Stop. Messages that are not handled yet go to another replica, or come again later."""
+        if self._drain and self._tasks:
+            await self._finish_handling()
         await cancel(self._tasks)
         for delivery in self._open.values():
             await consumer.nak(self._context.bus, delivery)
@@ -82,11 +100,24 @@ class DurableWorker:
         self._open[id(delivery)] = delivery
         self._queue.put_nowait(delivery)
 
+    async def _finish_handling(self) -> None:
+        self._puller.want(0)
+        while not self._queue.empty():
+            self._queue.get_nowait()  # returned below, as all that is open
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain):
+                await self._idle.wait()
+
     async def _work(self) -> None:
         while True:
             delivery = await self._queue.get()
+            self._handling += 1
+            self._idle.clear()
             try:
                 await self._handle(delivery)
+            except RetryLaterError as error:
+                self._log(error.level, delivery, error)
+                await consumer.nak(self._context.bus, delivery, error.delay)
             except (UnavailableError, BusError) as error:
                 self._log(logging.WARNING, delivery, error)
                 await consumer.nak(self._context.bus, delivery, self._retry_delay)
@@ -96,6 +127,9 @@ class DurableWorker:
             else:
                 await consumer.ack(self._context.bus, delivery)
             del self._open[id(delivery)]
+            self._handling -= 1
+            if not self._handling:
+                self._idle.set()
 
     async def _extend(self) -> None:
         """Extend the deadlines of messages that are not acknowledged yet."""

@@ -18,6 +18,7 @@ from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.known_pools import KnownPools
+from penstock_adapters.nats.notification_log import NotificationLog
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -65,6 +66,10 @@ from penstock_gateway.metrics import routes as metric_routes
 from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.model_registration import routes as registration_routes
 from penstock_gateway.model_registration.model_registration import ModelRegistration
+from penstock_gateway.notifications import routes as notification_routes
+from penstock_gateway.notifications import sender as notification_sender
+from penstock_gateway.notifications.notifier import Notifier
+from penstock_gateway.notifications.rule_tests import RuleTests
 from penstock_gateway.platform import routes as platform_routes
 from penstock_gateway.platform.health import Health
 from penstock_gateway.project import PROJECT
@@ -133,6 +138,7 @@ ROUTERS = tuple(
         event_routes,
         deployment_routes,
         deployment_event_routes,
+        notification_routes,
         endpoint_routes,
         endpoint_token_routes,
         webhook_routes,
@@ -278,6 +284,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     Raises:
         MissingTokenError: neither the settings nor the state folder have a token.
         OpenLineageUnavailableError: an OpenLineage service is configured and its library is not installed.
+        NotificationSettingsError: a setting of notifications is invalid.
     """
     bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
@@ -316,7 +323,12 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     announcer = ModelAnnouncer(context, log, events)
 
     evaluator = CelEvaluator()
-    deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, pools, evaluator, PROJECT)
+    sender = notification_sender.from_settings(settings)
+    deployment_log = DeploymentLog(bus, source)
+    deployments = Deployments(deployment_log, versions, models, artifacts, pools, evaluator, sender, PROJECT)
+    letters = DeadLetters(bus)
+    notification_log = NotificationLog(bus, source)
+    notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
     health = Health(bus, artifacts, auditor, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
     decisions = DecisionLog(bus, source)
@@ -335,7 +347,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         events,
         EventTail(bus, followers, PROJECT, closing, settings.stream_timeout),
         Traces(PROJECT, reader, events, DecisionLog(bus, source), models),
-        DeadLetterService(bus, DeadLetters(bus), events),
+        DeadLetterService(bus, letters, events, notification_log),
+        RuleTests(deployment_log, sender, PROJECT),
         ReadModelRebuild(projector, series),
         ArtifactLineage(read_model, projector, scripts, versions),
         states,
@@ -361,11 +374,11 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         Explanations(deployments, decisions, events, evaluator),
         ManualRuns(deployments, requests),
         Endpoints(
-            deployments.log, versions, requests, events, decisions, log, artifacts, tracker, closing, Owners(tokens)
+            deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, Owners(tokens)
         ),
         Outputs(log, artifacts),
         warm,
-        WebhookReceiver(deployments.log, events, context.log),
+        WebhookReceiver(deployment_log, events, context.log),
         RetentionService(bus, versions),
         announcer,
         run_announcer,
@@ -379,6 +392,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         series,
         announcer,
         run_announcer,
+        notifier,
         tracker,
         tokens,
         warm,

@@ -40,6 +40,18 @@ class GatewaySettings(ServiceSettings):
         default=None, description="OpenLineage service, such as Marquez, that receives the lineage of finished runs"
     )
     openlineage_key: SecretStr | None = Field(default=None, description="API key of the OpenLineage service")
+    smtp_url: SecretStr | None = Field(
+        default=None,
+        description="smtp://USER:PASSWORD@HOST:587 or smtps://…:465; server that sends the e-mails of notifications",
+    )
+    mail_from: str = Field(default="penstock@localhost", description="sender of the e-mails of notifications")
+    notify_networks: str = Field(
+        default="",
+        description="private networks that may receive notifications, such as 10.0.0.0/8, separated by commas",
+    )
+    notify_patience: float = Field(
+        default=86400.0, ge=0, description="seconds after which a notification that nobody accepts is a dead letter"
+    )
     max_connections: int = Field(
         default=0, ge=0, description="HTTP connections at the same time; by default half of the file descriptors"
     )

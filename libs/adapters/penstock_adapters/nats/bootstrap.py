@@ -8,6 +8,7 @@ from typing import Any
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts import subjects
 from penstock_core import ids
+from penstock_core.notifications import EVENT_TYPES as NOTIFIED
 
 SECOND = 1_000_000_000
 STREAM_NOT_FOUND = 10059
@@ -78,6 +79,16 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_age": (EVENT_RETENTION + 86400) * SECOND,
             "duplicate_window": SECOND,
         },
+        {
+            **common,
+            "name": subjects.NOTIFICATIONS,
+            "subjects": ["notifications.>"],
+            # As the decisions: an event that is published again finds its notification.
+            "max_age": (EVENT_RETENTION + 86400) * SECOND,
+            "max_bytes": 256 * 1024**2,
+            "duplicate_window": SECOND,
+        },
+        _bucket(common, subjects.NOTIFICATIONS_BUCKET, history=1),
         _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.LIMITS_BUCKET, history=1),
@@ -136,6 +147,11 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
     triggers = {**common, "durable_name": subjects.TRIGGERS_CONSUMER, "max_ack_pending": 10_000}
     found.append((subjects.EVENTS, {**triggers, "filter_subject": "events.>"}))
     found.append((subjects.TIMERS, {**triggers, "filter_subject": "trigger-due.>"}))
+    notifications = {**common, "durable_name": subjects.NOTIFICATIONS_CONSUMER}
+    kinds = [subjects.event("*", type) for type in NOTIFIED]
+    # One at a time, in the order of the stream: what is due depends on the events before.
+    found.append((subjects.EVENTS, {**notifications, "filter_subjects": kinds, "max_ack_pending": 1}))
+    found.append((subjects.NOTIFICATIONS, {**notifications, "max_ack_pending": 10_000}))
     return found
 
 

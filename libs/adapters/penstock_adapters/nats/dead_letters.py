@@ -1,4 +1,4 @@
-"""The stream `PARKED`: messages that a service could not process, and events that triggers rejected."""
+"""The stream `PARKED`: unreadable messages, events that triggers rejected, and notifications that nobody accepted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pydantic
 from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.newest import newest, sequence
 from penstock_contracts import event_codec, subjects
 from penstock_contracts.commands import Parked
 from penstock_core.deployments.events import Event
+from penstock_core.notifications import NotificationDue
 
 _ERROR_LIMIT = 2_000
 _NO_MESSAGE = 10037
@@ -66,6 +68,25 @@ class DeadLetters:
             parked.model_dump_json().encode(),
             {"Nats-Msg-Id": f"rejected.{identity}.{deployment}.{trigger}"},
         )
+
+    async def add_notification(self, delivery: Delivery, due: NotificationDue, error: str) -> None:
+        """Store a notification that was not accepted.
+
+        Raises:
+            UnavailableError: no answer; storing it again is safe.
+        """
+        parked = Parked(
+            service="gateway",
+            subject=delivery.subject,
+            seq=delivery.stream_seq,
+            error=error[:_ERROR_LIMIT],
+            body=base64.b64encode(delivery.data).decode(),
+            headers={"ce-type": due.ce_type},
+            deployment=due.deployment,
+            trigger=due.rule,
+        )
+        identity = {"Nats-Msg-Id": f"undelivered.{delivery.stream_seq}"}
+        await self._bus.publish("parked.gateway", parked.model_dump_json().encode(), identity)
 
     async def newest(self, limit: int, before: int | None = None) -> list[DeadLetter]:
         """Return dead letters before a number, newest first."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json, parse_pairs
-from penstock_cli.deployments import addresses, endpoint_tokens, run_now
+from penstock_cli.deployments import addresses, endpoint_tokens, notifications, run_now
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
@@ -77,6 +77,8 @@ def show(name: Name, json: Json = False) -> None:
             output.line(f"    {parameter} = {expression}")
     for parameter, value in found.definition["inputs"].items():
         output.line(f"  {parameter} = {codec.dumps(value)}")
+    for rule in found.definition["notify"]:
+        output.line(f"  notify {notifications.describe(rule)}")
     print_decisions(decisions)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from penstock_core.deployments import webhooks
 from penstock_core.deployments.events import Event
+from penstock_core.deployments.notify_rules import NotifyRule
 from penstock_core.deployments.webhooks import Provider, Verification
 from penstock_core.frozen import frozen
 
@@ -228,11 +229,13 @@ class Definition:
         mode: how requests to its endpoint run.
         canary: requests that another version answers, with mode `low_latency`.
         shadow: requests that another version runs, too; its answers are recorded, and not used.
+        notify: whom it notifies of what.
     """
 
     pipeline: str
     version: int | None = None
     triggers: tuple[Trigger, ...] = ()
+    notify: tuple[NotifyRule, ...] = ()
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     labels: dict[str, str] = field(default_factory=dict[str, str])
     priority: int = 0

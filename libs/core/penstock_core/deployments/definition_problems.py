@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from penstock_core import ids
@@ -26,10 +25,9 @@ from penstock_core.deployments.definition import (
     expressions,
     is_event_type,
 )
+from penstock_core.deployments.notify_rules import rules_problems
 from penstock_core.deployments.webhooks import Provider
 from penstock_core.errors import InvalidIdError
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 
 
 def problems(definition: Definition) -> list[Problem]:
@@ -61,7 +59,7 @@ def problems(definition: Definition) -> list[Problem]:
         if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
             found.append((at, "a deployment has at most one endpoint"))
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
-    return found
+    return [*found, *rules_problems(definition.notify)]
 
 
 def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
@@ -123,7 +121,7 @@ def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
 
 
 def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
-    yield from _secret_problems(trigger)
+    yield from webhooks.secret_place_problems(trigger.secret_env, trigger.secret_file)
     for event in trigger.events:
         if trigger.provider not in webhooks.TYPED:
             yield "events", f"a {trigger.provider.value} webhook has no types of events: use a filter"
@@ -136,15 +134,6 @@ def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
             if getattr(trigger, option):
                 yield option, "only applies to 'hmac'"
     yield from _combination_problems(trigger)
-
-
-def _secret_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
-    if bool(trigger.secret_env) == bool(trigger.secret_file):
-        yield "secret_env", "name the environment variable (secret_env) or the file (secret_file) of the secret"
-    if trigger.secret_env and not _VARIABLE.match(trigger.secret_env):
-        yield "secret_env", "must be the name of an environment variable of the gateway, not the secret itself"
-    if trigger.secret_file and not trigger.secret_file.startswith("/"):
-        yield "secret_file", "must be an absolute path on the machine of the gateway"
 
 
 def _combination_problems(trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:

@@ -12,7 +12,8 @@ import enum
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 from penstock_core.errors import PenstockError
@@ -28,6 +29,7 @@ ALGORITHMS = ("sha256", "sha512", "sha1")
 DEFAULT_HEADER = "x-signature"
 
 _WORD = 100
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 
 
 class Provider(enum.StrEnum):
@@ -91,7 +93,7 @@ def verify(how: Verification, secret: bytes, headers: Mapping[str, str], body: b
         case Provider.GITLAB:
             return hmac.compare_digest(secret, headers.get("x-gitlab-token", "").encode("latin-1", "replace"))
         case Provider.STANDARD:
-            return _standard(_standard_key(secret), headers, body, now)
+            return _standard(standard_key(secret), headers, body, now)
         case Provider.HMAC:
             return _signed(secret, body, headers.get((how.header or DEFAULT_HEADER).lower(), ""), how.algorithm)
 
@@ -103,6 +105,31 @@ def check_secret(how: Verification, secret: bytes) -> None:
         UnusableSecretError: it cannot.
     """
     verify(how, secret, {}, b"", 0.0)
+
+
+def secret_place_problems(secret_env: str, secret_file: str) -> Iterator[tuple[str, str]]:
+    """What is wrong in where a secret is, with the field."""
+    if bool(secret_env) == bool(secret_file):
+        yield "secret_env", "name the environment variable (secret_env) or the file (secret_file) of the secret"
+    if secret_env and not _VARIABLE.match(secret_env):
+        yield "secret_env", "must be the name of an environment variable of the gateway, not the secret itself"
+    if secret_file and not secret_file.startswith("/"):
+        yield "secret_file", "must be an absolute path on the machine of the gateway"
+
+
+def sign(secret: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the headers of a Standard Webhook that is sent at a Unix time in seconds.
+
+    Raises:
+        UnusableSecretError: the secret is not of the form `whsec_` and Base64 digits.
+    """
+    digest = _standard_digest(standard_key(secret), id, str(timestamp), body)
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    return {"webhook-id": id, "webhook-timestamp": str(timestamp), "webhook-signature": signature}
+
+
+def _standard_digest(key: bytes, id: str, timestamp: str, body: bytes) -> bytes:
+    return hmac.digest(key, f"{id}.{timestamp}.".encode("latin-1", "replace") + body, "sha256")
 
 
 def _signed(secret: bytes, body: bytes, given: str, algorithm: str) -> bool:
@@ -119,13 +146,18 @@ def _standard(key: bytes, headers: Mapping[str, str], body: bytes, now: float) -
         return False
     if abs(now - int(timestamp)) > TOLERANCE:
         return False
-    expected = hmac.digest(key, f"{id}.{timestamp}.".encode("latin-1", "replace") + body, "sha256")
+    expected = _standard_digest(key, id, timestamp, body)
     signatures = [one.partition(",") for one in headers.get("webhook-signature", "").split()]
     # All are compared, so that the time does not tell which one is right.
     return any([hmac.compare_digest(expected, _bytes(text)) for version, _, text in signatures if version == "v1"])
 
 
-def _standard_key(secret: bytes) -> bytes:
+def standard_key(secret: bytes) -> bytes:
+    """Return the key in the secret of a Standard Webhook.
+
+    Raises:
+        UnusableSecretError: the secret is empty, or not `whsec_` and Base64 digits.
+    """
     text = secret.strip().removeprefix(b"whsec_")
     try:
         key = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

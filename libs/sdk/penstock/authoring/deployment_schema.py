@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Webhook
-from penstock_core.deployments import webhooks
+from penstock.authoring.notify import Notify
+from penstock_core.deployments import notify_rules, webhooks
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": ["string", "number"], "description": "seconds, or text such as 90s, 10m, 1h30m"}
@@ -44,12 +45,13 @@ _VALUES = {
     "provider": [one.value for one in webhooks.Provider],
     "algorithm": [*webhooks.ALGORITHMS],
     "mode": ["elastic", "low_latency"],
+    "kind": [one.value for one in notify_rules.NotifyKind],
 }
 
 _RENAMED = {"types": "on", "provider": "webhook"}
 """Fields that are keys under another name, by which the kind of a trigger is known."""
 
-_NOT_WRITTEN = ("name", "pipeline", "triggers", "file", "line")
+_NOT_WRITTEN = ("name", "pipeline", "triggers", "notify", "file", "line")
 
 
 def schema() -> dict[str, Any]:
@@ -69,6 +71,7 @@ def schema() -> dict[str, Any]:
         "properties": {
             "pipeline": {**_TEXT, "description": "name of a published pipeline"},
             "triggers": {"type": "array", "items": {"anyOf": triggers}},
+            "notify": {"type": "array", "items": _rule(), "description": "whom the deployment notifies of what"},
             **{name: one for name, one in fields.items() if name not in _NOT_WRITTEN},
         },
     }
@@ -80,6 +83,13 @@ def schema() -> dict[str, Any]:
         "required": ["deployments"],
         "properties": {"deployments": {"type": "object", "additionalProperties": deployment}},
     }
+
+
+def _rule() -> dict[str, Any]:
+    found = _fields(Notify)
+    on = {"enum": [one.value for one in notify_rules.NotifyOn]}
+    found["on"] = {**found["on"], "anyOf": [on, {"type": "array", "items": on}]}
+    return {"type": "object", "required": ["kind"], "additionalProperties": False, "properties": found}
 
 
 def _trigger(shape: type[Any], key: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from penstock import tracebacks
-from penstock.authoring import options
+from penstock.authoring import notify, options
+from penstock.authoring.notify import Notify
 from penstock.authoring.options import Duration
 from penstock_core.errors import DefinitionError
 
@@ -219,6 +220,7 @@ class Deployment:
         mode: how requests to its endpoint run: "elastic", or "low_latency" by warm worker processes.
         canary: requests that another version answers, such as `{"version": 4, "weight": 0.1}`, with low_latency.
         shadow: requests that another version runs, too, whose answers are recorded and not used.
+        notify: whom it notifies of what.
         file, line: where it is declared.
     """
 
@@ -234,6 +236,7 @@ class Deployment:
     canary: Mapping[str, Any] | None = None
     shadow: Mapping[str, Any] | None = None
     description: str = ""
+    notify: Sequence[Notify] = ()
     file: str | None = field(default=None, repr=False, compare=False)
     line: int | None = field(default=None, repr=False, compare=False)
 
@@ -256,7 +259,19 @@ class Deployment:
             "canary": self.canary and dict(self.canary),
             "shadow": self.shadow and dict(self.shadow),
             "description": self.description,
+            "notify": self._notify(),
         }
+
+    def _notify(self) -> list[dict[str, Any]]:
+        for one in self.notify:
+            if not isinstance(one, Notify):  # pyright: ignore[reportUnnecessaryIsInstance] - users may pass anything
+                raise DefinitionError(
+                    f"notify of deployment {self.name!r} must be a list of Notify, not {one!r}", self.file, self.line
+                )
+        try:
+            return notify.definitions(self.notify)
+        except DefinitionError as error:
+            raise DefinitionError(f"deployment {self.name!r}: {error.message}", self.file, self.line) from error
 
     def _trigger(self, n: int, trigger: Any) -> dict[str, Any]:
         if not isinstance(trigger, Trigger):
@@ -355,7 +370,8 @@ def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         kind = type(trigger).__name__.lower()
         counts[kind] = counts.get(kind, 0) + 1
         triggers.append(trigger.definition(kind if counts[kind] == 1 else f"{kind}-{counts[kind]}"))
-    return {**given, "triggers": triggers}
+    rules = {"notify": notify.from_yaml(f"deployment {name!r}", given["notify"])} if "notify" in given else {}
+    return {**given, "triggers": triggers, **rules}
 
 
 def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:

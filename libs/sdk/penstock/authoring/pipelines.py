@@ -124,9 +124,9 @@ class Pipeline:
 
         Args:
             name: of the deployment, unique in a project.
-            triggers: `Cron` and `On` objects.
+            triggers: `Cron`, `On`, `Endpoint` and `Webhook` objects.
             **settings: `version` (default: the latest published one at each run), `inputs` as JSON by parameter,
-                `labels`, `priority`, `deadline`, `description`.
+                `labels`, `priority`, `deadline`, `description`, `notify`.
 
         Raises:
             DefinitionError: the name, a trigger or a setting is not valid; with the user's file and line.

@@ -1,4 +1,4 @@
-"""Events that triggers rejected, and messages that could not be read: `Client.dead_letters`."""
+"""Rejected events, notifications that were not accepted, and unreadable messages: `Client.dead_letters`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class DeadLetter:
 
     Attributes:
         id: its number.
-        kind: `rejected` if a trigger rejected the event, `unreadable` if a service could not read the message.
+        kind: `rejected` if a trigger rejected the event, `undelivered` if nobody accepted the notification,
+            `unreadable` if a service could not read the message.
         at: when it was stored, in Unix seconds.
         subject: the NATS subject of the message.
         event: the sequence of the event; None if it is not one.
@@ -64,13 +65,13 @@ class DeadLetters:
         return views.build(DeadLetter, self._transport.json("GET", f"/v1/dead-letters/{id}"))
 
     def replay(self, id: int) -> int:
-        """Send an event again, and remove the dead letter; returns the sequence of the event.
+        """Send an event or a notification again, and remove the dead letter; returns the sequence of the event, or 0.
 
         A rejected event goes to the trigger that rejected it only, as its deployment is now.
 
         Raises:
             NotFoundError: it does not exist.
-            ConflictError: it is not an event.
+            ConflictError: it is neither.
         """
         return self._transport.json("POST", f"/v1/dead-letters/{id}/replay")["event"]
 

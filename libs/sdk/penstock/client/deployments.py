@@ -23,7 +23,7 @@ class Deployment:
 
     Attributes:
         revision: its number of changes; each change is a revision.
-        definition: pipeline, version, triggers, inputs, labels, priority, deadline, as JSON.
+        definition: pipeline, version, triggers, inputs, labels, priority, deadline, notify, as JSON.
         by: the principal that changed it last, at time `at`.
         next: the next tick of each cron trigger, by name of the trigger.
         changed: whether the request changed it.
@@ -98,6 +98,16 @@ class Decision:
     inputs: dict[str, Any] | None = None
     event: str = ""
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationTest:
+    """A test notification of a rule: whether its receiver accepted it. Otherwise `error` says why it did not."""
+
+    rule: str
+    kind: str
+    sent: bool
+    error: str = ""
 
 
 class Deployments:
@@ -234,6 +244,15 @@ class Deployments:
         """
         rows = self._transport.json("POST", _path(name, "test"), body={"event": dict(event)})["decisions"]
         return [decision(row) for row in rows]
+
+    def test_notifications(self, name: str, rule: str | None = None) -> list[NotificationTest]:
+        """Send a test notification for each rule of a deployment, or for one.
+
+        Raises:
+            NotFoundError: there is no deployment of this name, or no such rule.
+        """
+        rows = self._transport.json("POST", _path(name, "notifications/test"), query={"rule": rule})["tests"]
+        return [views.build(NotificationTest, row) for row in rows]
 
 
 def decision(row: Mapping[str, Any]) -> Decision:

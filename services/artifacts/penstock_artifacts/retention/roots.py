@@ -30,12 +30,14 @@ _WITHOUT_REFERENCES = {
     subjects.LOGS,
     subjects.PARKED,
     subjects.METRICS,
+    subjects.NOTIFICATIONS,
     f"KV_{subjects.CACHE_BUCKET}",
     f"KV_{subjects.MARKS_BUCKET}",
     f"KV_{subjects.LIMITS_BUCKET}",
     f"KV_{subjects.RETENTION_BUCKET}",
     f"KV_{subjects.TOKENS_BUCKET}",
     f"KV_{subjects.LEASES_BUCKET}",
+    f"KV_{subjects.NOTIFICATIONS_BUCKET}",
 }
 _STREAM_NOT_FOUND = 10059
 _UNPACKED = 256 * 1024 * 1024

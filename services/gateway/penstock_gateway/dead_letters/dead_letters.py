@@ -10,22 +10,26 @@ import orjson
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.dead_letters import DeadLetter, DeadLetters
 from penstock_adapters.nats.event_stream import EventStream
-from penstock_contracts import event_codec
+from penstock_adapters.nats.notification_log import NotificationLog
+from penstock_contracts import deployment_codec, event_codec
 from penstock_contracts.dead_letters import DeadLetterList, DeadLetterSummary, DeadLetterView, Replayed
 from penstock_core.deployments import events
 from penstock_core.deployments.definition import event_subject
+from penstock_core.notifications import NotificationDue
 from penstock_gateway.errors import ConflictError, NotFoundError
 
 _EVENTS = "events."
+_NOTIFICATIONS = "notifications."
 
 
 class DeadLetterService:
     """Dead letters of the platform."""
 
-    def __init__(self, bus: Bus, letters: DeadLetters, stream: EventStream) -> None:
+    def __init__(self, bus: Bus, letters: DeadLetters, stream: EventStream, notifications: NotificationLog) -> None:
         self._bus = bus
         self._letters = letters
         self._stream = stream
+        self._notifications = notifications
 
     async def list(self, limit: int, before: int | None) -> DeadLetterList:
         """Return dead letters before a number, newest first."""
@@ -47,18 +51,26 @@ class DeadLetterService:
             return shown.model_copy(update={"text": found.body.decode(errors="replace")})
 
     async def replay(self, number: int) -> Replayed:
-        """Send an event again: a rejected one to the trigger that rejected it, as the deployment is now.
+        """Send an event or a notification again: a rejected event to its trigger, as the deployment is now.
 
         Doing it again after a lost answer starts no second run: the event has an id of its own, and the same one.
 
         Raises:
             NotFoundError: it does not exist.
-            ConflictError: it is not an event.
+            ConflictError: it is neither.
         """
         found = await self._find(number)
         parked = found.parked
+        if parked.subject.startswith(_NOTIFICATIONS):
+            due = deployment_codec.read(parked.subject, NotificationDue.ce_type, found.body)
+            if isinstance(due, NotificationDue):
+                await self._notifications.repeat(due)
+                await self._letters.delete(number)
+                return Replayed(event=0)
         if not parked.subject.startswith(_EVENTS):
-            raise ConflictError("Only events can be replayed", f"{parked.subject} is not an event; discard it")
+            raise ConflictError(
+                "Only events and notifications can be replayed", f"{parked.subject} is neither; discard it"
+            )
         if parked.deployment:
             event = event_codec.read(parked.subject, parked.headers, found.body, found.at, parked.seq)
             target = event_subject(parked.deployment, parked.trigger)
@@ -93,9 +105,10 @@ class DeadLetterService:
 def _fields(found: DeadLetter) -> dict[str, Any]:
     parked = found.parked
     is_event = parked.subject.startswith(_EVENTS)
+    rejected = "rejected" if is_event else "undelivered"
     return {
         "id": found.number,
-        "kind": "rejected" if parked.deployment else "unreadable",
+        "kind": rejected if parked.deployment else "unreadable",
         "at": found.at,
         "service": parked.service,
         "subject": parked.subject,

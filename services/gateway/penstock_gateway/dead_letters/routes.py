@@ -1,4 +1,4 @@
-"""`/v1/dead-letters`: events that triggers rejected, and messages that could not be read."""
+"""`/v1/dead-letters`: rejected events, notifications that were not accepted, and unreadable messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def list_dead_letters(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int | None, Query(ge=0, lt=2**53, description="only those before this id")] = None,
 ) -> DeadLetterList:
-    """Events that triggers rejected and messages that could not be read, newest first."""
+    """Rejected events, notifications that were not accepted, and unreadable messages, newest first."""
     return await service.list(limit, before)
 
 
@@ -39,7 +39,7 @@ async def read_dead_letter(service: Service, number: Number) -> DeadLetterView:
 
 @router.post("/{number}/replay", summary="Replay a dead letter", dependencies=_WRITE, responses=problems(404, 409))
 async def replay_dead_letter(service: Service, number: Number) -> Replayed:
-    """Sends the event again, and removes the dead letter. A rejected one goes to its trigger only."""
+    """Sends the event or notification again, and removes the dead letter. A rejected event goes to its trigger only."""
     return await service.replay(number)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 
 from penstock_adapters import cron_expressions
 from penstock_adapters.cel import CelEvaluator
@@ -23,7 +24,7 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
-from penstock_core.deployments import definition_problems, low_latency, state
+from penstock_core.deployments import definition_problems, low_latency, state, webhooks
 from penstock_core.deployments.definition import CronTrigger, Definition, Mode, WebhookTrigger
 from penstock_core.deployments.facts import (
     DeploymentApplied,
@@ -37,12 +38,13 @@ from penstock_core.deployments.state import Actor, Deployment, NoDeploymentError
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Port
 from penstock_core.pipeline.values import Stored
+from penstock_gateway import named_secrets
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.notifications.sender import NotificationSender
 from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
-from penstock_gateway.webhooks import secrets
 
 TICKS_LIMIT = 1_000
 """Most ticks that are computed ahead, per trigger."""
@@ -66,6 +68,7 @@ class Deployments:
         artifacts: Artifacts,
         pools: KnownPools,
         evaluator: CelEvaluator,
+        sender: NotificationSender,
         project: str,
     ) -> None:
         self.log = log
@@ -75,6 +78,7 @@ class Deployments:
         self._artifacts = artifacts
         self._pools = pools
         self._evaluator = evaluator
+        self._sender = sender
 
     async def list(self) -> DeploymentList:
         """Return the deployments that are not deleted, by name."""
@@ -203,9 +207,12 @@ class Deployments:
             at = f"triggers[{n}]"
             problems += [(f"{at}.{path}", message) for path, message in self._expression_problems(trigger)]
             if isinstance(trigger, WebhookTrigger):
-                problems += [(f"{at}.{field}", message) for field, message in secrets.check(trigger)]
+                usable = partial(webhooks.check_secret, trigger.verification)
+                problems += [(f"{at}.{field}", message) for field, message in named_secrets.check(trigger, usable)]
             if isinstance(trigger, CronTrigger):
                 problems += [(f"{at}.{field}", message) for field, message in cron_expressions.check(trigger)]
+        for n, rule in enumerate(definition.notify):
+            problems += [(f"notify[{n}].{field}", message) for field, message in self._sender.check(rule)]
         if problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
         version = await self._versions.get(definition.pipeline, definition.version)

@@ -19,10 +19,10 @@ from penstock_core.deployments.definition import WebhookTrigger, event_subject
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.webhooks import InvalidDeliveryError, UnusableSecretError
 from penstock_core.errors import UnavailableError
+from penstock_gateway import named_secrets
 from penstock_gateway.errors import NotFoundError, UnprocessableError, UnverifiedError
 from penstock_gateway.http import bodies
 from penstock_gateway.project import PROJECT
-from penstock_gateway.webhooks import secrets
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -70,7 +70,7 @@ class WebhookReceiver:
             UnavailableError: the gateway does not have the secret, or the event cannot be stored; a retry may help.
         """
         try:
-            verified = webhooks.verify(trigger.verification, secrets.read(trigger), headers, body, time.time())
+            verified = webhooks.verify(trigger.verification, named_secrets.read(trigger), headers, body, time.time())
         except UnusableSecretError as error:
             self._logger.error(
                 "the secret of a webhook cannot be used", deployment=deployment, trigger=trigger.name, error=str(error)

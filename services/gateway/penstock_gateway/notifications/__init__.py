@@ -1,0 +1,1 @@
+"""Notifications of deployments: decided on the events of their runs, and sent."""
