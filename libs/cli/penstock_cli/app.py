@@ -29,6 +29,8 @@ COMMANDS = {
     "models": "penstock_cli.models:app",
     "versions": "penstock_cli.versions:app",
     "deployments": "penstock_cli.deployments.group:app",
+    "partitions": "penstock_cli.partitions:app",
+    "backfills": "penstock_cli.backfills:app",
     "triggers": "penstock_cli.deployments.triggers:app",
     "notifications": "penstock_cli.deployments.notifications:app",
     "trace": "penstock_cli.runs.trace:trace",

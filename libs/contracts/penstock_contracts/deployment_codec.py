@@ -1,4 +1,4 @@
-"""The codec of facts about deployments: revisions, decisions on events, windows, and notifications.
+"""The codec of facts about deployments: revisions, decisions, windows, partitions, backfills and notifications.
 
 The core's dataclasses are the only definition of the fields; pydantic validates by them. `read` never raises, whatever
 the bytes. An unreadable revision takes its number in the log of its deployment, and changes nothing.
@@ -12,15 +12,23 @@ import pydantic
 
 from penstock_contracts import fact_codec
 from penstock_contracts.fact_codec import UnreadableFact
+from penstock_core.deployments.backfill_facts import BACKFILL_FACTS, BackfillFact, PartitionAdded
 from penstock_core.deployments.decisions import EventDecided
 from penstock_core.deployments.facts import DEPLOYMENT_FACTS, DeploymentFact
 from penstock_core.deployments.windows import WINDOW_FACTS, WindowFact
 from penstock_core.notifications import NotificationDue
 
-TriggerFact: TypeAlias = DeploymentFact | EventDecided | WindowFact | NotificationDue
-"""Facts in the streams `DEPLOYMENTS`, `DECISIONS` and `NOTIFICATIONS`."""
+TriggerFact: TypeAlias = DeploymentFact | EventDecided | WindowFact | PartitionAdded | BackfillFact | NotificationDue
+"""Facts in the streams `DEPLOYMENTS`, `DECISIONS`, `PARTITIONS` and `NOTIFICATIONS`."""
 
-TRIGGER_FACTS: tuple[type[TriggerFact], ...] = (*DEPLOYMENT_FACTS, EventDecided, *WINDOW_FACTS, NotificationDue)
+TRIGGER_FACTS: tuple[type[TriggerFact], ...] = (
+    *DEPLOYMENT_FACTS,
+    EventDecided,
+    *WINDOW_FACTS,
+    PartitionAdded,
+    *BACKFILL_FACTS,
+    NotificationDue,
+)
 
 ADAPTERS: dict[type[TriggerFact], pydantic.TypeAdapter[Any]] = {
     fact: pydantic.TypeAdapter(fact) for fact in TRIGGER_FACTS
@@ -32,6 +40,8 @@ _PREFIXES: dict[type[TriggerFact], str] = {
     EventDecided: "decisions",
     **dict.fromkeys(WINDOW_FACTS, "windows"),
     NotificationDue: "notifications",
+    PartitionAdded: "partitions",
+    **dict.fromkeys(BACKFILL_FACTS, "backfills"),
 }
 
 
@@ -42,7 +52,8 @@ def subject(fact: TriggerFact) -> str:
 
 def headers(fact: TriggerFact, source: str) -> dict[str, str]:
     """Return the CloudEvents 1.0 attributes in the NATS binding. The id is that of the subject: one fact, one id."""
-    return fact_codec.cloud_event(fact.tail, fact.ce_type, source, f"{fact.project}.{fact.deployment}")
+    project, name = fact.tail.split(".")[:2]  # of the deployment, or the backfill
+    return fact_codec.cloud_event(fact.tail, fact.ce_type, source, f"{project}.{name}")
 
 
 def encode(fact: TriggerFact) -> bytes:

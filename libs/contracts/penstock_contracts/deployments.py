@@ -23,6 +23,7 @@ from penstock_core.deployments.definition import (
     Window,
 )
 from penstock_core.deployments.notify_rules import NotifyKind, NotifyRule
+from penstock_core.deployments.partitions import Partitions
 from penstock_core.errors import InvalidInputsError
 from penstock_core.json_schema import kind
 
@@ -67,6 +68,7 @@ class DeploymentRunBody(RequestBody):
     labels: dict[str, str] = Field(
         default_factory=dict[str, str], max_length=64, description="labels in addition to those of the deployment"
     )
+    partition: str = Field(default="", max_length=200, description="key of the partition that the run computes")
 
 
 class DeploymentView(BaseModel):
@@ -233,6 +235,8 @@ def parse_definition(found: Any) -> Definition:
         errors.append(("triggers", f"must be a list, not {kind(triggers)}"))
     notify = parse_rules(given.get("notify", []), errors)
     rest = {name: value for name, value in given.items() if name not in ("triggers", "notify")}
+    if isinstance(rest.get("partitions"), dict):
+        rest["partitions"] = _parsed(Partitions, "partitions.", rest["partitions"], errors)
     definition = _parsed(Definition, "", rest, errors)
     if errors or definition is None:
         raise _invalid(errors)
@@ -275,7 +279,7 @@ def _parsed(shape: type[Any], path: str, given: Mapping[str, Any], errors: list[
     unknown = [name for name in given if name not in known]
     errors += [(f"{path}{name[:100]}", f"is unknown (fields: {', '.join(known)})") for name in unknown]
     read = {name: value for name, value in given.items() if name in known}
-    for name, convert in _conversions(read):
+    for name, convert in _conversions(read) if shape is not Partitions else ():
         try:
             read[name] = convert(read[name])
         except ValueError as error:

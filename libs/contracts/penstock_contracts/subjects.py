@@ -13,6 +13,8 @@ deployments.{project}.{name}.{revision}      facts of deployments (stream DEPLOY
 decisions.{project}.{name}.{event}.{trigger} what triggers decided on events (stream DECISIONS)
 windows.{project}.{name}.{trigger}.{key}.{n} events that are combined into one run (stream DECISIONS)
 notifications.{project}.{name}.{scope}.{rule}.{event}  notifications of deployments (stream NOTIFICATIONS)
+partitions.{project}.{name}.{key}      dynamic partitions of deployments (stream PARTITIONS)
+backfills.{project}.{backfill}.{n}     facts of backfills (stream PARTITIONS)
 trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 owners.{executor}                      questions of other executors whether it has an attempt; not stored
@@ -42,6 +44,7 @@ MODELS = "MODELS"
 DEPLOYMENTS = "DEPLOYMENTS"
 DECISIONS = "DECISIONS"
 NOTIFICATIONS = "NOTIFICATIONS"
+PARTITIONS = "PARTITIONS"
 
 VERSIONS_BUCKET = "penstock_versions"
 LIMITS_BUCKET = "penstock_limits"
@@ -61,7 +64,7 @@ NOTIFICATIONS_BUCKET = "penstock_notifications"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
-APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, NOTIFICATIONS, f"KV_{VERSIONS_BUCKET}")
+APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, PARTITIONS, NOTIFICATIONS, f"KV_{VERSIONS_BUCKET}")
 """Streams of which messages are deleted only by their age, or replaced by newer ones: others cannot get fewer."""
 
 FROM_LOG = (TIMERS, f"KV_{WAITS_BUCKET}")
@@ -83,7 +86,7 @@ RUN_EVENTS_CONSUMER = "run-events"
 """Durable consumer, on RUNS, that publishes an event for the end of every run."""
 
 TRIGGERS_CONSUMER = "triggers"
-"""Durable consumers, on EVENTS and on TIMERS, of the triggers service."""
+"""Durable consumers, on EVENTS, TIMERS and PARTITIONS, of the triggers service."""
 
 NOTIFICATIONS_CONSUMER = "notifications"
 """Durable consumers, on EVENTS and on NOTIFICATIONS, that decide on notifications and send them."""
@@ -287,6 +290,25 @@ def decisions(project: str, deployment: str = "*", event: str = "*") -> str:
 def windows(project: str, deployment: str, trigger: str = "*", key: str = "*") -> str:
     """Filter for the windows of a trigger, by the digest of the key."""
     return f"windows.{project}.{deployment}.{trigger}.{key}.*"
+
+
+def partitions(project: str, deployment: str) -> str:
+    """Filter for the dynamic partitions of a deployment."""
+    return f"partitions.{project}.{deployment}.*"
+
+
+def backfill(project: str, id: str = "*", number: int | Literal["*"] = "*") -> str:
+    """Subject of a fact of a backfill; by default a filter for those of all backfills."""
+    return f"backfills.{project}.{id}.{number}"
+
+
+def parse_backfill_subject(subject: str) -> tuple[str, str, int] | None:
+    """Parse project, id and number of the subject of a fact of a backfill; None if it has another form."""
+    match subject.split("."):
+        case ["backfills", project, id, number] if number.isdecimal() and len(number) < 9:
+            return project, id, int(number)
+        case _:
+            return None
 
 
 def model(project: str, name: str, revision: int | Literal["*"] = "*") -> str:

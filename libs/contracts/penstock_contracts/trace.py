@@ -25,7 +25,10 @@ class TraceNode(BaseModel):
     pipeline: str = ""
     version: int = 0
     state: str = ""
-    trigger: str = Field(default="", description="`DEPLOYMENT / TRIGGER`, `rerun` or `step KEY`; empty: by hand")
+    trigger: str = Field(
+        default="",
+        description="`DEPLOYMENT / TRIGGER`, `DEPLOYMENT / backfill ID`, `rerun` or `step KEY`; empty: by hand",
+    )
     caused: list[TraceNode] = Field(default_factory=list["TraceNode"])
 
 

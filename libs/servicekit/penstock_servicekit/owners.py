@@ -1,7 +1,7 @@
-"""Whether the owner of a deployment may still do what its triggers do.
+"""Whether the owner of a deployment or a backfill may still do what its triggers do.
 
-The triggers act on behalf of the principal that applied the deployment. Without this check, runs would go on after the
-token of that principal was revoked.
+The triggers act on behalf of the principal that applied the deployment, or started the backfill. Without this check,
+runs would go on after the token of that principal was revoked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from penstock_core import access, ids
 from penstock_core.access import Permission, PrincipalKind, TokenStore
 from penstock_core.errors import InputError
 
+_AGAIN = {"applied": "apply", "started": "start"}
+
 
 class Owners:
     """Looks up the owners of deployments."""
@@ -21,12 +23,14 @@ class Owners:
         self._tokens = tokens
         self._clock = clock
 
-    async def check(self, owner: str, project: str) -> None:
-        """Check that the owner of a deployment may start runs in a project.
+    async def check(self, owner: str, project: str, what: str = "deployment", verb: str = "applied") -> None:
+        """Check that the owner of a deployment, or of a backfill, may start runs in a project.
 
         Args:
-            owner: the principal that applied the deployment, in text form.
+            owner: the principal that applied the deployment, or started the backfill, in text form.
             project: of the deployment.
+            what: `deployment` or `backfill`, for the error.
+            verb: what the owner did with it, for the error.
 
         Raises:
             InputError: it may not.
@@ -45,6 +49,6 @@ class Owners:
             why = f"its role in project {project!r} is {token.grant.role(project) or 'none'}"
         if why:
             raise InputError(
-                f"{owner}, which applied this deployment, lacks the permission {Permission.RUNS_CREATE}: {why}; "
-                "apply the deployment again with a token that has the permission"
+                f"{owner}, which {verb} this {what}, lacks the permission {Permission.RUNS_CREATE}: {why}; "
+                f"{_AGAIN[verb]} the {what} again with a token that has the permission"
             )

@@ -11,7 +11,6 @@ the trigger's `catchup` says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 import pydantic
@@ -19,12 +18,10 @@ import pydantic
 from penstock_adapters import cron_expressions
 from penstock_adapters.cron_expressions import ScheduleError
 from penstock_contracts.commands import Tick
-from penstock_core.deployments import definition as definitions
+from penstock_core.deployments import ticks
 from penstock_core.deployments.definition import Catchup, CronTrigger
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.state import Deployment, Snapshot
-
-SOURCE = "penstock/cron"
 
 MISSED_AFTER = 60.0
 """Seconds after which a tick counts as missed."""
@@ -117,9 +114,9 @@ class CronService:
         if not _is_current(deployment, tick, trigger):
             await self.rearm(tick.project, tick.deployment)
             return
-        ticks, last = _due(trigger, tick.at, now)
-        for at in ticks:
-            await self._edges.publish(_event(tick, at))
+        due, last = _due(trigger, tick.at, now)
+        for at in due:
+            await self._edges.publish(ticks.tick_event(tick.project, tick.deployment, tick.trigger, at))
         await self._arm(deployment, trigger, last)
         # Another replica may have armed a newer revision meanwhile, which this one has replaced then.
         if (await self._edges.deployment(tick.project, tick.deployment)).revision != deployment.revision:
@@ -194,16 +191,3 @@ def _latest(trigger: CronTrigger, first: float, now: float) -> float:
     else:
         found = cron_expressions.last_tick(trigger.cron, trigger.tz, now)
     return found if found > first and (trigger.end is None or found <= trigger.end) else first
-
-
-def _event(tick: Tick, at: float) -> Event:
-    scheduled = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Event(
-        project=tick.project,
-        type=definitions.CRON_TICK,
-        source=SOURCE,
-        id=f"{tick.deployment}/{tick.trigger}/{at:.3f}",
-        time=scheduled,
-        subject=definitions.event_subject(tick.deployment, tick.trigger),
-        data={"deployment": tick.deployment, "trigger": tick.trigger, "scheduled_at": scheduled},
-    )

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.dead_letters import DeadLetters
@@ -19,6 +20,7 @@ from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.notification_log import NotificationLog
+from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -70,6 +72,10 @@ from penstock_gateway.notifications import routes as notification_routes
 from penstock_gateway.notifications import sender as notification_sender
 from penstock_gateway.notifications.notifier import Notifier
 from penstock_gateway.notifications.rule_tests import RuleTests
+from penstock_gateway.partitions import backfill_routes
+from penstock_gateway.partitions import routes as partition_routes
+from penstock_gateway.partitions.backfills_service import Backfills
+from penstock_gateway.partitions.partitions_service import DeploymentPartitions
 from penstock_gateway.platform import routes as platform_routes
 from penstock_gateway.platform.health import Health
 from penstock_gateway.project import PROJECT
@@ -139,6 +145,8 @@ ROUTERS = tuple(
         deployment_routes,
         deployment_event_routes,
         notification_routes,
+        partition_routes,
+        backfill_routes,
         endpoint_routes,
         endpoint_token_routes,
         webhook_routes,
@@ -329,6 +337,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     letters = DeadLetters(bus)
     notification_log = NotificationLog(bus, source)
     notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
+    partition_log = PartitionLog(bus, source)
+    partitions = DeploymentPartitions(deployments, partition_log, read_model, projector)
     health = Health(bus, artifacts, auditor, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
     decisions = DecisionLog(bus, source)
@@ -372,7 +382,9 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         LimitsService(bus),
         deployments,
         Explanations(deployments, decisions, events, evaluator),
-        ManualRuns(deployments, requests),
+        ManualRuns(deployments, partition_log, requests),
+        partitions,
+        Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),
         Endpoints(
             deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, Owners(tokens)
         ),

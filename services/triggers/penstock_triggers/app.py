@@ -9,6 +9,7 @@ import pydantic
 
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats import event_stream
+from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
@@ -20,13 +21,16 @@ from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
+from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_contracts import subjects
+from penstock_contracts import deployment_codec, subjects
 from penstock_contracts.event_codec import InvalidEventError
+from penstock_core.deployments.backfill_facts import BACKFILL_FACTS
 from penstock_core.deployments.index import TriggerIndex
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.owners import Owners
 from penstock_servicekit.service_context import ServiceContext
+from penstock_triggers.backfills import BackfillDriver
 from penstock_triggers.run_starter import RunStarter
 from penstock_triggers.service import TriggerService
 from penstock_triggers.settings import TriggersSettings
@@ -35,31 +39,37 @@ from penstock_triggers.waiting_steps import WaitingSteps
 
 
 class TriggersApp:
-    """A worker for events, and one for timers."""
+    """Workers for events, for timers, and for backfills."""
 
     def __init__(self, context: ServiceContext, settings: TriggersSettings) -> None:
         bus, source = context.bus, f"penstock/triggers/{context.name}"
         log = NatsRunLog(bus, source)
         index, evaluator = TriggerIndex(), CelEvaluator()
+        partitions, timers = PartitionLog(bus, source), Timers(bus)
         starter = RunStarter(
             log,
             Versions(bus),
             ModelLog(bus, source),
             LimitSizes(bus),
             KnownPools(bus),
+            partitions,
             evaluator,
             Owners(NatsTokens(bus)),
             time.time,
         )
+        deployments = DeploymentLog(bus, source, index.update)
+        self._backfills = BackfillDriver(
+            BackfillLog(bus, source), deployments, partitions, starter, log, timers, evaluator, time.time
+        )
         self._context = context
         self._service = TriggerService(
-            DeploymentLog(bus, source, index.update),
+            deployments,
             index,
             DecisionLog(bus, source),
             DeadLetters(bus),
             EventStream(bus),
             starter,
-            Timers(bus),
+            timers,
             evaluator,
             time.time,
         )
@@ -75,6 +85,7 @@ class TriggersApp:
                 concurrency=concurrency,
             ),
             DurableWorker(context, subjects.TIMERS, subjects.TRIGGERS_CONSUMER, self._on_timer, concurrency=16),
+            DurableWorker(context, subjects.PARTITIONS, subjects.TRIGGERS_CONSUMER, self._on_backfill, concurrency=16),
         ]
 
     async def start(self) -> None:
@@ -97,7 +108,9 @@ class TriggersApp:
         except InvalidEventError as error:
             await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq, delivery.headers)
             return
-        await asyncio.gather(self._service.handle(event), self._waiting.deliver(event))
+        await asyncio.gather(
+            self._service.handle(event), self._waiting.deliver(event), self._backfills.run_finished(event)
+        )
 
     async def _on_timer(self, delivery: Delivery) -> None:
         try:
@@ -105,7 +118,17 @@ class TriggersApp:
         except pydantic.ValidationError as error:
             await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq)
             return
-        await self._service.timer(timer)
+        if timer.kind == "backfill":
+            await self._backfills.check(timer.project, timer.digest)
+        else:
+            await self._service.timer(timer)
+
+    async def _on_backfill(self, delivery: Delivery) -> None:
+        parsed = subjects.parse_backfill_subject(delivery.subject)
+        if parsed is None:
+            return
+        fact = deployment_codec.read(delivery.subject, delivery.headers.get("ce-type", ""), delivery.data)
+        await self._backfills.handle(*parsed, fact if isinstance(fact, BACKFILL_FACTS) else None)
 
 
 def build(context: ServiceContext, settings: TriggersSettings) -> TriggersApp:

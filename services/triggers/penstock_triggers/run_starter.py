@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
+from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests, run_events
-from penstock_core.deployments import decisions, matching
+from penstock_core.deployments import decisions, matching, partitions, ticks
 from penstock_core.deployments.definition import Definition, Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator
+from penstock_core.deployments.partitions import Partition, PartitionError
 from penstock_core.deployments.state import Snapshot
 from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
@@ -57,6 +60,7 @@ class RunStarter:
         models: ModelLog,
         limits: LimitSizes,
         pools: KnownPools,
+        partitions: PartitionLog,
         evaluator: Evaluator,
         owners: Owners,
         clock: Callable[[], float] = time.time,
@@ -66,6 +70,7 @@ class RunStarter:
         self._models = models
         self._limits = limits
         self._pools = pools
+        self._partitions = partitions
         self._evaluator = evaluator
         self._owners = owners
         self._clock = clock
@@ -74,9 +79,10 @@ class RunStarter:
         """Build the request of a run.
 
         Raises:
-            ExpressionError: a mapping to an input failed.
+            ExpressionError: a mapping to an input, or the key of the partition, failed.
             InputError: the inputs do not fit the pipeline, there is no such published version, a step has an unknown
                 pool, too many runs started each other, or the owner of the deployment may not start runs.
+            PartitionError: the events are for no partition that exists.
             UnavailableError: a part of the platform does not answer.
         """
         definition, event = start.definition, start.events[-1]
@@ -87,9 +93,8 @@ class RunStarter:
                 "filter them, such as data.deployment != 'NAME'"
             )
         await self._owners.check(start.snapshot.owner, event.project)
-        version = await self._version(event.project, definition)
         given = matching.run_inputs(start.subscription, start.events, definition.inputs, self._evaluator)
-        names = requests.model_references(version.pipeline.params, given)
+        partition, mapped = await self._partition(start)
         options = Options(
             trigger={
                 "type": _kind(start),
@@ -100,37 +105,70 @@ class RunStarter:
                 "event_source": event.source,
                 "event_id": event.id,
                 "hops": str(hops),
+                **partitions.trigger(partition),
             },
             requested_by=access.trigger(start.deployment),
-            labels=definition.labels,
+            labels={**definition.labels, **partitions.trigger(partition)},
             priority=definition.priority,
             deadline=definition.deadline,
         )
+        version = await self._version(event.project, definition.pipeline, definition.version)
+        return await self._build(start.run_id, version, {**given, **mapped}, options)
+
+    async def build_item(
+        self, run_id: str, project: str, pipeline: str, version: int, given: Mapping[str, Any], options: Options
+    ) -> RunRequested:
+        """Build the request of the run of an item of a backfill.
+
+        Raises:
+            InputError: the inputs do not fit the pipeline, there is no such version, a step has an unknown pool, or the
+                principal that started the backfill may not start runs.
+            UnavailableError: a part of the platform does not answer.
+        """
+        await self._owners.check(options.requested_by, project, "backfill", "started")
+        return await self._build(run_id, await self._version(project, pipeline, version), given, options)
+
+    async def _build(self, run_id: str, version: Version, given: Mapping[str, Any], options: Options) -> RunRequested:
+        names = requests.model_references(version.pipeline.params, given)
         target = Target(
-            project=event.project,
+            project=version.project,
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limits.limited_pools(),
             known_pools=await self._pools.known(requests.pools(version.pipeline)),
         )
-        inputs = Inputs(given=given, models=await self._models.resolve(event.project, names))
-        return requests.build(start.run_id, target, inputs, options, self._clock())
+        inputs = Inputs(given=given, models=await self._models.resolve(version.project, names))
+        return requests.build(run_id, target, inputs, options, self._clock())
 
-    async def request(self, run: RunRequested) -> bool:
-        """Append the request of a run; returns False if it existed.
+    async def _partition(self, start: Start) -> tuple[Partition | None, dict[str, Any]]:
+        """The partition that a run is for, if the deployment has partitions, with the inputs that it sets."""
+        event = start.events[-1]
+        found = await self._partitions.of(event.project, start.deployment, start.definition)
+        if found is None:
+            return None, {}
+        if not start.subscription.partition:
+            partition = found.finished_at(ticks.scheduled_at(event))
+            if partition is None:
+                raise PartitionError("no partition has ended at this tick, or the last one ended long before")
+        else:
+            key = matching.partition_key(start.subscription, start.events, self._evaluator)
+            by = access.trigger(start.deployment)
+            partition = await self._partitions.find(event.project, start.deployment, found, key, by)
+        return partition, found.inputs(partition)
+
+    async def request(self, *runs: RunRequested) -> list[bool]:
+        """Append the requests of runs; returns for each whether it is new.
 
         Raises:
             UnavailableError: the log does not answer; requesting again is safe.
         """
-        return (await self._log.append([run]))[0]
+        return await self._log.append(runs)
 
-    async def _version(self, project: str, definition: Definition) -> Version:
-        pipeline, number = definition.pipeline, definition.version
-        if number is None:
-            number = await self._versions.latest(project, pipeline)
+    async def _version(self, project: str, pipeline: str, wanted: int | None) -> Version:
+        number = await self._versions.latest(project, pipeline) if wanted is None else wanted
         version = None if number is None else await self._versions.get(project, pipeline, number)
         if version is None:
-            missing = f"version {definition.version}" if definition.version else "published version"
+            missing = f"version {wanted}" if wanted else "published version"
             raise InputError(f"pipeline {pipeline!r} has no {missing}: publish one with `penstock register FILE`")
         return version
 

@@ -10,9 +10,8 @@ the decision and follows it. A trigger whose expressions fail harms only its own
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +25,12 @@ from penstock_core.deployments.definition import Definition, Subscription, Windo
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.index import TriggerIndex
 from penstock_core.deployments.matching import Evaluator, ExpressionError, Failed, Filtered, Matched
+from penstock_core.deployments.partitions import PartitionError
 from penstock_core.deployments.state import Deployment, Snapshot
 from penstock_core.deployments.windows import WindowClosed, WindowFact, WindowState
 from penstock_core.errors import InputError, InvalidIdError
 from penstock_core.facts import RunRequested
+from penstock_triggers.keyed_locks import KeyedLocks
 from penstock_triggers.run_starter import RunStarter, Start
 from penstock_triggers.timers import Timers, TriggerTimer
 
@@ -89,7 +90,7 @@ class TriggerService:
         self._timers = timers
         self._evaluator = evaluator
         self._clock = clock
-        self._keys = _Locks()
+        self._keys = KeyedLocks()
 
     async def handle(self, event: Event) -> None:
         """Decide on an event for all deployments.
@@ -191,7 +192,7 @@ class TriggerService:
         """The request of a run, or the error of the user."""
         try:
             return await self._starter.build(start), ""
-        except (ExpressionError, InputError, InvalidIdError) as error:
+        except (ExpressionError, InputError, InvalidIdError, PartitionError) as error:
             return None, str(error)
 
     # ---------------------------------------------------------------------------------------------------------- windows
@@ -276,25 +277,3 @@ class TriggerService:
         shapes = self._index.subscriptions(deployment, snapshot)
         found = next((shape for shape in shapes if shape.trigger == name), None)
         return None if found is None else _Trigger(deployment, snapshot, snapshot.definition, found)
-
-
-class _Locks:
-    """A lock for each key of a trigger, while somebody has or wants it."""
-
-    def __init__(self) -> None:
-        self._locks: dict[tuple[str, ...], tuple[asyncio.Lock, int]] = {}
-
-    @contextlib.asynccontextmanager
-    async def lock(self, name: tuple[str, ...]) -> AsyncGenerator[None]:
-        """Take the lock of a key."""
-        found, users = self._locks.get(name) or (asyncio.Lock(), 0)
-        self._locks[name] = found, users + 1
-        try:
-            async with found:
-                yield
-        finally:
-            found, users = self._locks[name]
-            if users == 1:
-                del self._locks[name]
-            else:
-                self._locks[name] = found, users - 1

@@ -1,4 +1,4 @@
-"""Timers of triggers: scheduled messages of the broker (NATS ADR-51)."""
+"""Timers of triggers and backfills: scheduled messages of the broker (NATS ADR-51)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from penstock_core.deployments.windows import WindowState, key_digest
 
 
 class TriggerTimer(pydantic.BaseModel):
-    """A timer of a trigger: of a window of a key, or of a run that starts later.
+    """A timer of a trigger: of a window of a key, or of a run that starts later. Or that of a backfill.
 
-    `key` is that of the window; `event` and `source` identify the event of the run.
+    `key` is that of the window; `digest` identifies the event of the run, or the backfill.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
 
-    kind: Literal["window", "start"]
+    kind: Literal["window", "start", "backfill"]
     project: str
     deployment: str
     trigger: str
@@ -58,6 +58,13 @@ class Timers:
             at=at,
         )
         await self._set(timer, f"start-{decision.event.digest}")
+
+    async def set_backfill(self, project: str, deployment: str, backfill: str, at: float) -> None:
+        """Have a backfill checked, at a Unix time in seconds."""
+        timer = TriggerTimer(
+            kind="backfill", project=project, deployment=deployment, trigger="backfill", digest=backfill, at=at
+        )
+        await self._set(timer, backfill)
 
     async def _set(self, timer: TriggerTimer, token: str) -> None:
         place = (timer.project, timer.deployment, timer.trigger, token)

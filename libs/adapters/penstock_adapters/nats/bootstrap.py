@@ -89,6 +89,14 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "duplicate_window": SECOND,
         },
         _bucket(common, subjects.NOTIFICATIONS_BUCKET, history=1),
+        # Dynamic partitions and backfills are never removed.
+        {
+            **common,
+            **facts,
+            "name": subjects.PARTITIONS,
+            "subjects": ["partitions.>", "backfills.>"],
+            "duplicate_window": SECOND,
+        },
         _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.LIMITS_BUCKET, history=1),
@@ -152,6 +160,7 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
     # One at a time, in the order of the stream: what is due depends on the events before.
     found.append((subjects.EVENTS, {**notifications, "filter_subjects": kinds, "max_ack_pending": 1}))
     found.append((subjects.NOTIFICATIONS, {**notifications, "max_ack_pending": 10_000}))
+    found.append((subjects.PARTITIONS, {**triggers, "filter_subject": "backfills.>"}))
     return found
 
 

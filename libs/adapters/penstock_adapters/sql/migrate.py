@@ -8,7 +8,7 @@ from penstock_adapters.sql import engine, tables
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseError
 
-HEAD = "0013"
+HEAD = "0014"
 """The newest migration; a test compares it with the scripts."""
 
 _LOCK = 0x70656E73746F636B

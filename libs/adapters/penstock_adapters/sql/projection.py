@@ -17,6 +17,8 @@ import pydantic_core
 from penstock_adapters.sql import changes
 from penstock_adapters.sql.changes import AttemptId, Changes, LineageLink, Row, clean
 from penstock_core import access, script_runs
+from penstock_core.deployments.partitions import KEY_LIMIT
+from penstock_core.deployments.partitions import LABEL as PARTITION
 from penstock_core.facts import (
     SUCCESSFUL,
     ArtifactCommitted,
@@ -77,6 +79,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "finished_at": None,
         "duration": None,
         "deployment": clean(trigger["deployment"], 100) if "deployment" in trigger else None,
+        "partition": clean(trigger[PARTITION], KEY_LIMIT) if PARTITION in trigger else None,
         "trigger_type": clean(trigger.get("type", ""), 100),
         "trigger": _json(trigger),
         "labels": _json(fact.labels),

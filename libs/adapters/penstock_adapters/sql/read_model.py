@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from penstock_adapters.sql import engine, fact_copy, lineage, migrate, run_details, search, series, writer
+from penstock_adapters.sql import engine, fact_copy, lineage, migrate, partitions, run_details, search, series, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseDamagedError
 from penstock_adapters.sql.fact_copy import CopiedFact, DamagedRun
@@ -99,6 +99,10 @@ class ReadModelStore:
     def run(self, run_id: str) -> Row | None:
         """See `details.run`."""
         return run_details.run(self._database, run_id)
+
+    def latest_of_partitions(self, project: str, deployment: str, keys: Sequence[str] | None) -> dict[str, Row]:
+        """See `partitions.latest`."""
+        return partitions.latest(self._database, project, deployment, keys)
 
     def lineage(self, project: str, sha256: str) -> Row | None:
         """See `lineage.lineage`."""

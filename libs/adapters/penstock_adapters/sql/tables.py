@@ -54,6 +54,7 @@ runs = sa.Table(
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
     sa.Column("requested_by", Text, nullable=False, server_default=""),
+    sa.Column("partition", Text),
     sa.Index("runs_by_time", "project", "created_at", "run_id"),
     sa.Index("runs_by_end", "project", "finished_at", "run_id"),
     sa.Index("runs_by_duration", "project", "duration", "run_id"),
@@ -63,6 +64,7 @@ runs = sa.Table(
     sa.Index("runs_by_trigger", "project", "trigger_type", "created_at", "run_id"),
     sa.Index("runs_by_principal", "project", "requested_by", "created_at", "run_id"),
     sa.Index("runs_by_deployment", "project", "deployment", "created_at", "run_id"),
+    sa.Index("runs_by_partition", "project", "deployment", "partition", "created_at", "run_id"),
     sa.Index("runs_by_last_fact", "last_seq"),
 )
 

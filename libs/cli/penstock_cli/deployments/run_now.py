@@ -34,6 +34,9 @@ def run_now(
     label: Annotated[
         list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label of the run; repeatable.")
     ] = None,
+    partition: Annotated[
+        str, typer.Option("--partition", metavar="KEY", help="Partition that the run computes, such as 2026-01-31.")
+    ] = "",
     timeout: Timeout = None,
     detach: Detach = False,
     logs: Logs = False,
@@ -56,7 +59,7 @@ def run_now(
         definition = client.deployments.get(name).definition
         version = published.get(client, published.Reference(definition["pipeline"], definition["version"]))
         inputs = encode_inputs(client.artifacts, published.inputs(version, param or []))
-        accepted = client.deployments.run(name, inputs, labels=parse_pairs("--label", label or []))
+        accepted = client.deployments.run(name, inputs, labels=parse_pairs("--label", label or []), partition=partition)
         ended = run.follow_accepted(connected, accepted, compiled.outline(version.definition), options, detach=detach)
     if ended is not None:
         raise typer.Exit(0 if ended.succeeded else FAILED)

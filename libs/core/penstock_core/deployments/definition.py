@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from penstock_core.deployments import webhooks
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.notify_rules import NotifyRule
+from penstock_core.deployments.partitions import Partitions
 from penstock_core.deployments.webhooks import Provider, Verification
 from penstock_core.frozen import frozen
 
@@ -104,6 +105,7 @@ class EventTrigger:
         inputs_from: CEL whose value is an object with all inputs; `inputs` override it.
         key: CEL; events with different keys have separate windows.
         not_before: CEL; the run starts at this time (a timestamp, RFC 3339 text, or Unix seconds).
+        partition: CEL; the key of the partition that an event is for, if the deployment has partitions.
         window: how events are combined. None: one run per event.
     """
 
@@ -115,6 +117,7 @@ class EventTrigger:
     inputs_from: str = ""
     key: str = ""
     not_before: str = ""
+    partition: str = ""
     window: Window | None = None
 
 
@@ -180,7 +183,7 @@ class WebhookTrigger:
         events: the provider's events that start runs, such as `push` or `release.published`; empty: all.
         header, algorithm: of `hmac`: the header with the signature, and the hash function.
         id_header: of `hmac`: the header with the id of a delivery; empty: each delivery is an event of its own.
-        filter, inputs, inputs_from, key, not_before, window: as in `EventTrigger`.
+        filter, inputs, inputs_from, key, not_before, partition, window: as in `EventTrigger`.
     """
 
     name: str
@@ -197,6 +200,7 @@ class WebhookTrigger:
     inputs_from: str = ""
     key: str = ""
     not_before: str = ""
+    partition: str = ""
     window: Window | None = None
 
     @property
@@ -230,6 +234,7 @@ class Definition:
         canary: requests that another version answers, with mode `low_latency`.
         shadow: requests that another version runs, too; its answers are recorded, and not used.
         notify: whom it notifies of what.
+        partitions: the parts of the data, one of which each run computes; None: runs have no partition.
     """
 
     pipeline: str
@@ -244,6 +249,7 @@ class Definition:
     canary: TrafficShare | None = None
     shadow: TrafficShare | None = None
     description: str = ""
+    partitions: Partitions | None = None
 
     def trigger(self, name: str) -> Trigger | None:
         """Return the trigger with this name, or None."""
@@ -279,6 +285,7 @@ class Subscription:
     inputs_from: str = ""
     key: str = ""
     not_before: str = ""
+    partition: str = ""
     window: Window | None = None
 
     def takes(self, event: Event) -> bool:
@@ -302,6 +309,7 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
                 inputs_from=trigger.inputs_from,
                 key=trigger.key,
                 not_before=trigger.not_before,
+                partition=trigger.partition,
                 window=trigger.window,
             )
         case CronTrigger():
@@ -319,6 +327,7 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
                 inputs_from=trigger.inputs_from,
                 key=trigger.key,
                 not_before=trigger.not_before,
+                partition=trigger.partition,
                 window=trigger.window,
             )
 
@@ -345,6 +354,7 @@ def expressions(trigger: Trigger) -> Iterator[Problem]:
         "filter": shape.filter,
         "key": shape.key,
         "not_before": shape.not_before,
+        "partition": shape.partition,
         "inputs_from": shape.inputs_from,
     }
     named |= {f"inputs.{name}": text for name, text in shape.inputs.items()}

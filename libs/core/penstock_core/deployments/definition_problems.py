@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock_core import ids
-from penstock_core.deployments import webhooks
+from penstock_core.deployments import partitions, webhooks
 from penstock_core.deployments.definition import (
     EXPRESSION_LIMIT,
     QUEUE_LIMIT,
@@ -44,13 +44,7 @@ def problems(definition: Definition) -> list[Problem]:
         found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
     if definition.mode is Mode.LOW_LATENCY and definition.endpoint is None:
         found.append(("mode", "low_latency needs an endpoint: add Endpoint() to the triggers"))
-    for role, share in (("canary", definition.canary), ("shadow", definition.shadow)):
-        if share is not None and definition.mode is not Mode.LOW_LATENCY:
-            found.append((role, "needs mode 'low_latency'"))
-        if share is not None and not 0 <= share.weight <= 1:
-            found.append((f"{role}.weight", "must be a share between 0 and 1"))
-        if share is not None and share.version == definition.version:
-            found.append((f"{role}.version", "is the version of the deployment: name another one"))
+    found += _traffic_problems(definition)
     names = [trigger.name for trigger in definition.triggers]
     for n, trigger in enumerate(definition.triggers):
         at = f"triggers[{n}]"
@@ -59,7 +53,51 @@ def problems(definition: Definition) -> list[Problem]:
         if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
             found.append((at, "a deployment has at most one endpoint"))
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
-    return [*found, *rules_problems(definition.notify)]
+        found += [(f"{at}.{path}", message) for path, message in _partition_problems(trigger, definition)]
+    return [*found, *_declared_partitions(definition), *rules_problems(definition.notify)]
+
+
+def _traffic_problems(definition: Definition) -> Iterator[Problem]:
+    for role, share in (("canary", definition.canary), ("shadow", definition.shadow)):
+        if share is None:
+            continue
+        if definition.mode is not Mode.LOW_LATENCY:
+            yield role, "needs mode 'low_latency'"
+        if not 0 <= share.weight <= 1:
+            yield f"{role}.weight", "must be a share between 0 and 1"
+        if share.version == definition.version:
+            yield f"{role}.version", "is the version of the deployment: name another one"
+
+
+def _declared_partitions(definition: Definition) -> Iterator[Problem]:
+    if definition.partitions is None:
+        return
+    for path, message in partitions.problems(definition.partitions):
+        yield f"partitions.{path}", message
+    if partitions.LABEL in definition.labels:
+        yield f"labels.{partitions.LABEL}", "is the label of the partition: use another name"
+
+
+def _partition_problems(trigger: Trigger, definition: Definition) -> Iterator[Problem]:
+    """Whether a trigger gives its runs a partition, as others of the deployment have."""
+    declared = definition.partitions
+    match trigger:
+        case EventTrigger() | WebhookTrigger():
+            if declared is None and trigger.partition:
+                yield "partition", "the deployment has no partitions: declare them, or remove this"
+            if declared is not None and not trigger.partition:
+                yield "partition", "is missing: the deployment has partitions; name that of an event, as 'data.day'"
+        case CronTrigger() if declared is not None and declared.by not in partitions.TIMED:
+            yield "cron", f"a tick has no {declared.by.value} partition: declare partitions of time, or use an event"
+        case EndpointTrigger() if declared is not None:
+            yield "kind", "a deployment with partitions has no endpoint: use another deployment of the pipeline"
+        case _:
+            pass
+    if declared is None:
+        return
+    for name in trigger.inputs if isinstance(trigger, EventTrigger | WebhookTrigger | CronTrigger) else ():
+        if name in declared.inputs:
+            yield f"inputs.{name}", "is an input that the partition sets: map it once"
 
 
 def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:

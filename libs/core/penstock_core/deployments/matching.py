@@ -128,6 +128,19 @@ def run_inputs(
     return given
 
 
+def partition_key(subscription: Subscription, events: Sequence[Event], evaluator: Evaluator) -> str:
+    """Return the key of the partition that events are for.
+
+    Raises:
+        ExpressionError: the expression failed, or its value is not text.
+    """
+    scope = {**events[-1].scope(), "events": [event.scope() for event in events]}
+    found = _mapped("partition", subscription.partition, scope, evaluator)
+    if not isinstance(found, str):
+        raise ExpressionError(f"partition: the value must be text, the key of a partition, not {_shown(found)}")
+    return found
+
+
 def _mapped(where: str, expression: str, scope: Mapping[str, Any], evaluator: Evaluator) -> Any:
     try:
         return _json(evaluator.evaluate(expression, scope))

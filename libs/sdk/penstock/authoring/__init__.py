@@ -6,7 +6,7 @@ intermediate representation that the platform runs. Every mistake is a `Definiti
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
 from penstock.authoring.branch_join import one_of
-from penstock.authoring.deployments import Cron, Endpoint, On, Webhook
+from penstock.authoring.deployments import Cron, Endpoint, On, Partitions, Webhook
 from penstock.authoring.notify import Notify
 from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
@@ -19,6 +19,7 @@ __all__ = [
     "Endpoint",
     "Notify",
     "On",
+    "Partitions",
     "Pipeline",
     "Resources",
     "Step",

@@ -10,9 +10,10 @@ import inspect
 import re
 from typing import Any
 
-from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Webhook
+from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Partitions, Webhook
 from penstock.authoring.notify import Notify
 from penstock_core.deployments import notify_rules, webhooks
+from penstock_core.deployments.partitions import PartitionKind
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": ["string", "number"], "description": "seconds, or text such as 90s, 10m, 1h30m"}
@@ -37,12 +38,15 @@ _TYPES: dict[str, dict[str, Any]] = {
         "required": ["version"],
         "properties": {"version": {"type": "integer"}, "weight": {"type": "number"}},
     },
+    "date | str | None": {"type": "string", "format": "date"},
+    "Sequence[str]": {"type": "array", "items": _TEXT},
 }
 """By the annotation of a field."""
 
 _VALUES = {
     "catchup": ["none", "latest", "all"],
     "provider": [one.value for one in webhooks.Provider],
+    "by": [one.value for one in PartitionKind],
     "algorithm": [*webhooks.ALGORITHMS],
     "mode": ["elastic", "low_latency"],
     "kind": [one.value for one in notify_rules.NotifyKind],
@@ -73,6 +77,13 @@ def schema() -> dict[str, Any]:
             "triggers": {"type": "array", "items": {"anyOf": triggers}},
             "notify": {"type": "array", "items": _rule(), "description": "whom the deployment notifies of what"},
             **{name: one for name, one in fields.items() if name not in _NOT_WRITTEN},
+            "partitions": {
+                "type": "object",
+                "description": "the parts of its data, one of which each run computes",
+                "required": ["by"],
+                "additionalProperties": False,
+                "properties": _fields(Partitions),
+            },
         },
     }
     return {

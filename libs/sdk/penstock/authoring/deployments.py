@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from penstock import tracebacks
@@ -77,6 +77,7 @@ class On:
         inputs: CEL by parameter; or one expression whose value is an object with all inputs, such as `"data"`.
         key: events with different values have separate windows, such as `data.customer`.
         not_before: start the run at this time, such as `data.at`.
+        partition: the key of the partition that an event is for, such as `data.day`, if the deployment has partitions.
         debounce: one run, once no event arrived for this duration.
         throttle: one run for the first event, and none for those within this duration.
         batch: the number of events of one run; `within` bounds how long the first one waits.
@@ -90,6 +91,7 @@ class On:
     inputs: Inputs = None
     key: str = ""
     not_before: str = ""
+    partition: str = ""
     debounce: Duration | None = None
     throttle: Duration | None = None
     batch: int = 0
@@ -107,6 +109,7 @@ class On:
             **_inputs(self.inputs),
             "key": self.key,
             "not_before": self.not_before,
+            "partition": self.partition,
             "window": _window(self),
         }
 
@@ -162,7 +165,7 @@ class Webhook:
         header: of `hmac`: the header with the signature, in hexadecimal or Base64; default `X-Signature`.
         algorithm: of `hmac`: `sha256`, `sha512` or `sha1`.
         id_header: of `hmac`: the header that identifies a delivery; default: every delivery is new.
-        filter, inputs, key, not_before, debounce, throttle, batch, within: as in `On`.
+        filter, inputs, key, not_before, partition, debounce, throttle, batch, within: as in `On`.
         name: of the trigger.
     """
 
@@ -177,6 +180,7 @@ class Webhook:
     inputs: Inputs = None
     key: str = ""
     not_before: str = ""
+    partition: str = ""
     debounce: Duration | None = None
     throttle: Duration | None = None
     batch: int = 0
@@ -199,12 +203,45 @@ class Webhook:
             **_inputs(self.inputs),
             "key": self.key,
             "not_before": self.not_before,
+            "partition": self.partition,
             "window": _window(self),
         }
 
 
 Trigger = Cron | On | Endpoint | Webhook
 """What starts the runs of a deployment."""
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The parts of a deployment's data, each computed by runs of its own.
+
+    Attributes:
+        by: `hour`, `day`, `week` or `month`, `static` (with `keys`), or `dynamic`: keys that are added later.
+        start: of time: the first partition is the one that contains this date, such as "2026-01-31".
+        end: of time: no partition begins at this date or later.
+        tz: of time: time zone, such as `Europe/Paris`.
+        keys: of static ones.
+        inputs: by parameter: `key`, or `start` or `end` of the interval.
+    """
+
+    by: str
+    start: date | str | None = None
+    end: date | str | None = None
+    tz: str = "UTC"
+    keys: Sequence[str] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def definition(self) -> dict[str, Any]:
+        """Return the declaration as JSON."""
+        return {
+            "by": self.by,
+            "start": _local(self.start, "start"),
+            "end": _local(self.end, "end"),
+            "tz": self.tz,
+            "keys": list(self.keys),
+            "inputs": dict(self.inputs),
+        }
 
 
 @dataclass(frozen=True)
@@ -221,6 +258,7 @@ class Deployment:
         canary: requests that another version answers, such as `{"version": 4, "weight": 0.1}`, with low_latency.
         shadow: requests that another version runs, too, whose answers are recorded and not used.
         notify: whom it notifies of what.
+        partitions: the parts of its data, one of which each run computes.
         file, line: where it is declared.
     """
 
@@ -237,6 +275,7 @@ class Deployment:
     shadow: Mapping[str, Any] | None = None
     description: str = ""
     notify: Sequence[Notify] = ()
+    partitions: Any = None
     file: str | None = field(default=None, repr=False, compare=False)
     line: int | None = field(default=None, repr=False, compare=False)
 
@@ -247,6 +286,12 @@ class Deployment:
             DefinitionError: a trigger is not valid; with the user's file and line.
         """
         triggers = [self._trigger(n, trigger) for n, trigger in enumerate(self.triggers)]
+        if self.partitions is not None and not isinstance(self.partitions, Partitions):
+            raise DefinitionError(
+                f"partitions of deployment {self.name!r} must be Partitions('day', start=…), not {self.partitions!r}",
+                self.file,
+                self.line,
+            )
         return {
             "pipeline": self.pipeline.name,
             "version": self.version,
@@ -260,6 +305,7 @@ class Deployment:
             "shadow": self.shadow and dict(self.shadow),
             "description": self.description,
             "notify": self._notify(),
+            "partitions": self.partitions.definition() if self.partitions else None,
         }
 
     def _notify(self) -> list[dict[str, Any]]:
@@ -323,6 +369,14 @@ def _time(value: datetime | str | None) -> str | None:
     return value
 
 
+def _local(value: date | str | None, name: str) -> str:
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            raise options.definition_error(f"{name} of partitions is local to tz: give it without a time zone")
+        return value.isoformat(timespec="minutes")
+    return "" if value is None else str(value)
+
+
 def _inputs(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, str):
         return {"inputs_from": inputs}
@@ -371,7 +425,19 @@ def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         counts[kind] = counts.get(kind, 0) + 1
         triggers.append(trigger.definition(kind if counts[kind] == 1 else f"{kind}-{counts[kind]}"))
     rules = {"notify": notify.from_yaml(f"deployment {name!r}", given["notify"])} if "notify" in given else {}
-    return {**given, "triggers": triggers, **rules}
+    found = {**given, "triggers": triggers, **rules}
+    if isinstance(given.get("partitions"), dict):
+        found["partitions"] = _yaml_partitions(name, dict(given["partitions"])).definition()
+    return found
+
+
+def _yaml_partitions(name: str, given: dict[str, Any]) -> Partitions:
+    known = [one.name for one in dataclasses.fields(Partitions)]
+    unknown = [key for key in given if key not in known]
+    if unknown or "by" not in given:
+        problem = f"have the unknown option {unknown[0]!r}" if unknown else "need the option by"
+        raise DefinitionError(f"deployment {name!r}: partitions {problem} (options: {', '.join(known)})")
+    return Partitions(**given)
 
 
 def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:

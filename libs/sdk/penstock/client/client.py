@@ -36,9 +36,11 @@ from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline
+    from penstock.client.backfills import Backfills
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
     from penstock.client.models import Models
+    from penstock.client.partitions import Partitions
     from penstock.client.trace import TraceNode
 
 
@@ -97,6 +99,20 @@ class Client:
         from penstock.client.deployments import Deployments
 
         return Deployments(self.transport)
+
+    @cached_property
+    def partitions(self) -> Partitions:
+        """Partitions of deployments, and their states."""
+        from penstock.client.partitions import Partitions
+
+        return Partitions(self.transport)
+
+    @cached_property
+    def backfills(self) -> Backfills:
+        """Runs of many partitions, or of past ticks."""
+        from penstock.client.backfills import Backfills
+
+        return Backfills(self.transport)
 
     @cached_property
     def endpoints(self) -> Endpoints:

@@ -169,6 +169,7 @@ class Deployments:
         inputs: Mapping[str, Any] | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        partition: str = "",
         idempotency_key: str | None = None,
     ) -> Run:
         """Submit a run of a deployment now, also of a paused one; return it without waiting for it.
@@ -177,13 +178,14 @@ class Deployments:
             name: the deployment.
             inputs: values by parameter name as JSON data, which override those of the deployment.
             labels: labels in addition to those of the deployment.
+            partition: key of the partition that it computes, if the deployment has partitions.
             idempotency_key: a repeated key returns the existing run; default a new key.
 
         Raises:
             NotFoundError: there is no deployment of this name.
             RefusedError: the inputs do not fit.
         """
-        body = {"inputs": dict(inputs or {}), "labels": dict(labels or {})}
+        body = {"inputs": dict(inputs or {}), "labels": dict(labels or {}), "partition": partition}
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
         return views.parse_accepted(self._transport.json("POST", _path(name, "runs"), body=body, headers=headers))
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from penstock_adapters import cron_expressions
 from penstock_adapters.cel import CelEvaluator
@@ -34,6 +35,7 @@ from penstock_core.deployments.facts import (
     DeploymentResumed,
 )
 from penstock_core.deployments.matching import ExpressionError
+from penstock_core.deployments.partitions import PartitionKind, PartitionSet
 from penstock_core.deployments.state import Actor, Deployment, NoDeploymentError
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Port
@@ -222,8 +224,10 @@ class Deployments:
             raise UnprocessableError(message, "publish it with `penstock register FILE`", errors=[("version", message)])
         params = version.pipeline.params
         problems = [*_mapping_problems(params, definition)]
-        resolved = await model_inputs.resolve(self._models, version, definition.inputs)
-        fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
+        resolved = await model_inputs.resolve(
+            self._models, version, {**definition.inputs, **_sample(definition, params)}
+        )
+        fixed = tuple(port if port.name in resolved.given else replace(port, required=False) for port in params)
         values, wrong = requests.check_parameters(fixed, resolved)
         if definition.mode is Mode.LOW_LATENCY:
             problems += low_latency.problems(version.pipeline)
@@ -257,6 +261,12 @@ class Deployments:
 def _mapping_problems(params: tuple[Port, ...], definition: Definition) -> Iterator[tuple[str, str]]:
     """Mappings to unknown parameters, and parameters that nothing sets."""
     known = {port.name: port for port in params}
+    mapped = definition.partitions.inputs if definition.partitions else {}
+    for name in mapped:
+        if name not in known:
+            yield f"partitions.inputs.{name[:100]}", json_schema.unknown(name, known, "parameter")
+        if name in definition.inputs:
+            yield f"inputs.{name[:100]}", "is an input that the partition sets: set it once"
     for n, trigger in enumerate(definition.triggers):
         shape = definitions.subscription("d", trigger)
         for name in shape.inputs:
@@ -265,13 +275,25 @@ def _mapping_problems(params: tuple[Port, ...], definition: Definition) -> Itera
         if shape.inputs_from:
             continue
         missing = [
-            name for name, port in known.items() if port.required and name not in {*definition.inputs, *shape.inputs}
+            name
+            for name, port in known.items()
+            if port.required and name not in {*definition.inputs, *shape.inputs, *mapped}
         ]
         for name in missing:
             yield (
                 f"triggers[{n}].inputs",
                 f"parameter {name!r} has no default: map it to the event, or give the deployment an input",
             )
+
+
+def _sample(definition: Definition, params: tuple[Port, ...]) -> dict[str, Any]:
+    """The inputs that the first partition sets, by which the types of their parameters are checked."""
+    declared = definition.partitions
+    if declared is None or declared.by is PartitionKind.DYNAMIC:
+        return {}
+    found = PartitionSet(declared)
+    known = {port.name for port in params}
+    return {name: value for name, value in found.inputs(found.at(0)).items() if name in known}
 
 
 def _view(deployment: Deployment, changed: bool = False) -> DeploymentView:

@@ -27,6 +27,7 @@ from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.run_log import FactTooLargeError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
+from penstock_core.deployments.backfills import BackfillError, NoBackfillError
 from penstock_core.deployments.state import ConflictError as DeploymentConflictError
 from penstock_core.deployments.state import NoDeploymentError
 from penstock_core.errors import InvalidInputsError, PenstockError
@@ -86,6 +87,8 @@ _STATUSES: dict[type[BaseException], int] = {
     ArchiveDamagedError: 500,
     NoDeploymentError: 404,
     DeploymentConflictError: 409,
+    BackfillError: 409,
+    NoBackfillError: 404,
     registry.RegistryError: 409,
     registry.NotFoundError: 404,
     DatabaseError: 503,

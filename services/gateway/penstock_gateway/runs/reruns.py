@@ -10,6 +10,7 @@ import dataclasses
 from penstock_contracts.api import RerunBody, RunAccepted
 from penstock_contracts.commands import Version
 from penstock_core import script_runs
+from penstock_core.deployments.partitions import LABEL
 from penstock_core.facts import CacheMode, RunRequested
 from penstock_core.requests import Options
 from penstock_gateway.errors import UnprocessableError
@@ -55,7 +56,7 @@ class Reruns:
             return existing.model_copy(update={"resumed": await self._resumptions.read(existing.run_id)})
         version = await self._version(parent, body.version)
         options = Options(
-            trigger={"type": "rerun", "parent": run_id, "request": request},
+            trigger={"type": "rerun", "parent": run_id, "request": request, **_partition(parent)},
             requested_by=by,
             labels=parent.labels,
             priority=parent.priority,
@@ -84,3 +85,8 @@ class Reruns:
                 )
         numbers = {None: parent.version, "same": parent.version, "latest": None}
         return await self._versions.get(parent.pipeline, choice if isinstance(choice, int) else numbers[choice])
+
+
+def _partition(parent: RunRequested) -> dict[str, str]:
+    """The deployment and the partition of a run: a rerun computes the same partition."""
+    return {name: parent.trigger[name] for name in ("deployment", LABEL) if LABEL in parent.trigger}

@@ -178,6 +178,10 @@ def _run_of_model_event(event: Event) -> str:
 def _trigger(run: RunRequested) -> str:
     if run.caller is not None:
         return f"step {run.caller.key}"
+    if "parent" in run.trigger:
+        return "rerun"
+    if "backfill" in run.trigger:
+        return f"{run.trigger['deployment']} / backfill {run.trigger['backfill']}"
     if "deployment" in run.trigger:
         return " / ".join(run.trigger[name] for name in ("deployment", "trigger") if run.trigger.get(name))
-    return "rerun" if "parent" in run.trigger else ""
+    return ""

@@ -1,0 +1,1 @@
+"""Partitions of deployments, and backfills of them."""
