@@ -8,13 +8,16 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench wheels constraints clean \
+.PHONY: help setup run demo-loop up test test-fast lint format types imports generate check-generated check bench wheels constraints clean \
 	images compose-env compose-up compose-demo compose-down test-compose
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
+setdemo-loop: $(STAMP) ## Play the loop: an endpoint drifts, is retrained and promoted by events alone
+	@$(BIN)/python examples/retraining/demo.py
+
+up: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
 
 $(STAMP): constraints.txt pyproject.toml hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Penstock needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -27,6 +30,9 @@ $(STAMP): constraints.txt pyproject.toml hatch_build.py
 
 run: $(STAMP) ## Run the example training pipeline on real data to its end
 	@$(BIN)/penstock run examples/training
+
+demo-loop: $(STAMP) ## Play the loop: an endpoint drifts, is retrained and promoted by events alone
+	@$(BIN)/python examples/retraining/demo.py
 
 up: $(STAMP) ## Start the platform and keep it
 	@$(BIN)/penstock up

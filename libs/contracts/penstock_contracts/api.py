@@ -358,17 +358,22 @@ class RegisteredByRun(_Model):
     clauses: list[str] = Field(default_factory=list)
 
 
-class RunView(RunSummary):
-    """A run with its steps by key, in the order of the pipeline; a mapped step is followed by its items.
-
-    Of a mapped step with more than 1,000 items, 1,000 are included: unfinished and unsuccessful ones first.
-    """
+class RunValues(RunSummary):
+    """A run with its inputs and outputs."""
 
     inputs: dict[str, Json] = Field(default_factory=dict)
     input_models: dict[str, str] = Field(
         default_factory=dict, description="the registered models among the inputs, such as churn:3, by parameter"
     )
     outputs: dict[str, Json] = Field(default_factory=dict)
+
+
+class RunView(RunValues):
+    """A run with its steps by key, in the order of the pipeline; a mapped step is followed by its items.
+
+    Of a mapped step with more than 1,000 items, 1,000 are included: unfinished and unsuccessful ones first.
+    """
+
     models: list[RegisteredByRun] = Field(default_factory=list)
     steps: dict[str, StepView] = Field(default_factory=dict)
     last_seq: int = 0
@@ -419,7 +424,7 @@ class RunPage(_Model):
     `lag` counts facts of the log that the read model lacks; it is 0 except during a rebuild.
     """
 
-    runs: list[RunSummary]
+    runs: list[RunValues | RunSummary]
     next: str | None = None
     lag: int = 0
 

@@ -102,6 +102,7 @@ from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
+from penstock_gateway.runs.run_values import RunValueReader
 from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.script_runs import routes as script_run_routes
@@ -342,7 +343,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     health = Health(bus, artifacts, auditor, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
     decisions = DecisionLog(bus, source)
-    runs = RunSearch(read_model, projector, scripts)
+    runs = RunSearch(read_model, projector, scripts, RunValueReader(log))
     tracker = CallTracker(bus, followers, log, runs, context.log)
     warm = WarmCalls(bus, versions, models, artifacts, context.log)
     features = (

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 import pytest
 from gateway_platform import TOKEN, Http, Platform, running
 
+from penstock import Client
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core.facts import Outcome, RunFinished
-from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_core.pipeline.values import ArtifactRef, Inline, ResultOf, ResultRef, Stored
 from penstock_gateway.app import build
+from penstock_gateway.runs import run_values
 from penstock_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,6 +45,38 @@ async def test_a_run_has_the_same_summary_alone_and_in_a_list(platform: Platform
     assert {name: alone[name] for name in row} == row
     assert row["duration"] > 30
     assert row["started_at"] >= row["created_at"]
+
+
+async def test_a_list_with_inputs_and_outputs(platform: Platform, http: Http) -> None:
+    run_ids = [await platform.request("valued", requested_at=1000.0 + n, models={"m": "churn:3"}) for n in range(3)]
+    await platform.run_step(run_ids[0], "double", {"result": Inline(4)})
+    await platform.finish(run_ids[0], outputs={"result": ResultOf(ResultRef(key="double", attempt=1, output="result"))})
+    query = "pipeline=valued&sort=created_at"
+    rows = (await http("GET", f"/v1/runs?{query}&values=true&limit=2")).json()["runs"]
+    assert [(row["inputs"], row["input_models"], row["outputs"]) for row in rows] == [
+        ({"n": {"value": 1}}, {"m": "churn:3"}, {"result": {"value": 4}}),
+        ({"n": {"value": 1}}, {"m": "churn:3"}, {}),
+    ]
+    assert "inputs" not in (await http("GET", f"/v1/runs?{query}")).json()["runs"][0]
+    client = Client(f"http://127.0.0.1:{http.port}", TOKEN)
+    found = await asyncio.to_thread(client.runs.list, "valued", values=True, sort="created_at")
+    assert [(run.run_id, run.inputs["n"]["value"]) for run in found] == [(run_id, 1) for run_id in run_ids]
+
+
+async def test_a_page_with_large_values_has_fewer_runs_and_the_next_one_continues(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_values, "SIZE_LIMIT", 1000)
+    run_ids = [await platform.request("bulky", requested_at=1000.0 + n) for n in range(4)]
+    for run_id in run_ids:
+        await platform.finish(run_id, outputs={"result": Inline("x" * 400)})
+    query, pages = "/v1/runs?pipeline=bulky&sort=created_at&values=true", []
+    cursor = ""
+    while cursor is not None:
+        page = (await http("GET", query + (f"&cursor={cursor}" if cursor else ""))).json()
+        pages.append([row["run_id"] for row in page["runs"]])
+        cursor = page["next"]
+    assert pages == [run_ids[:2], run_ids[2:]]
 
 
 async def test_the_lineage_of_an_artifact(platform: Platform, http: Http) -> None:

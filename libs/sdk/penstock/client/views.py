@@ -267,7 +267,7 @@ class Run:
     Attributes:
         input_models: the registered models among the inputs, such as `churn:3`, by parameter.
         models: the model versions that its steps registered, and whether they were promoted.
-        steps: by key; empty in lists.
+        steps: by key; empty in lists, as are inputs and outputs unless the list is requested with `values`.
         requested_by: the principal that requested it, such as `user:ada`, `trigger:nightly` or `run:ID/STEP`.
         created: False when a run with the same idempotency key existed already.
         metrics: only in lists: those that were filtered or sorted by. The same holds for `params`.

@@ -39,7 +39,8 @@ from penstock_gateway.http.parameters import (
 )
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, content, json_response, no_content, problems
-from penstock_gateway.runs import run_search, run_states, values, views
+from penstock_gateway.runs import run_search, run_states, views
+from penstock_gateway.runs import values as run_values
 from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.reruns import Reruns
@@ -53,7 +54,7 @@ from penstock_gateway.runs.steps import no_step
 
 _VALUE: dict[str, Any] = {
     "application/json": {"schema": {}},
-    values.MEDIA_TYPE: {"schema": {}},
+    run_values.MEDIA_TYPE: {"schema": {}},
     "*/*": {"schema": {"type": "string", "format": "binary", "description": "an artifact, with its media type"}},
 }
 
@@ -129,6 +130,9 @@ async def list_runs(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=search.LIMIT, description="page size")] = 50,
     cursor: Annotated[str | None, Query(max_length=600, description="`next` of the previous page")] = None,
+    values: Annotated[
+        bool, Query(description="with the inputs and outputs of each run; a page may have fewer runs than `limit`")
+    ] = False,
 ) -> Response:
     """Runs that match all filters, newest first by default; new runs do not shift the pages.
 
@@ -150,7 +154,7 @@ async def list_runs(
         prefix=id,
         limit=limit,
     )
-    return json_response(await runs.page(query))
+    return json_response(await runs.page(query, values=values))
 
 
 @router.get(
@@ -362,4 +366,4 @@ async def read_value(
     if step is not None:
         ids.check_step_key(step)
     run = await reader.get(run_id)
-    return await values.respond(request, artifacts, await reader.resolve(run, values.find(run, step, output)))
+    return await run_values.respond(request, artifacts, await reader.resolve(run, run_values.find(run, step, output)))

@@ -12,10 +12,8 @@ from penstock_core.pipeline.tagged import NoSuchPartError
 from penstock_core.pipeline.values import Collected, Value
 from penstock_gateway.errors import NotFoundError
 from penstock_gateway.runs.run_states import FoldedRun, RunStates
+from penstock_gateway.runs.run_values import LONG_LIST
 from penstock_gateway.tracked.importer import TrackedRunImporter
-
-_LONG_LIST = 10_000
-"""Lists with more items are left as references in the view of a run."""
 
 
 class RunReader:
@@ -85,7 +83,7 @@ class RunReader:
 
     async def _short(self, run: FoldedRun, value: Value) -> Value:
         """Resolve a value unless it is a long list."""
-        long = isinstance(value, Collected) and value.collected.count > _LONG_LIST
+        long = isinstance(value, Collected) and value.collected.count > LONG_LIST
         return value if long else await self.resolve(run, value)
 
     async def _import(self, run_id: str) -> None:

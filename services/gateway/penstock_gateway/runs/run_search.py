@@ -7,13 +7,14 @@ from typing import Any
 
 import orjson
 
-from penstock_contracts.api import RunPage, RunSummary
+from penstock_contracts.api import RunPage, RunSummary, RunValues
 from penstock_core.errors import PenstockError
 from penstock_core.queries import search
-from penstock_core.queries.search import InvalidQueryError, RunQuery
+from penstock_core.queries.search import InvalidQueryError, Key, RunQuery
 from penstock_gateway.project import PROJECT
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
+from penstock_gateway.runs.run_values import RunValueReader
 from penstock_gateway.tracked.importer import TrackedRunImporter
 
 PATIENCE = 3.0
@@ -58,13 +59,16 @@ def parse(
 class RunSearch:
     """Lists and searches runs in the read model."""
 
-    def __init__(self, read_model: ReadModel, projector: Projector, scripts: TrackedRunImporter) -> None:
+    def __init__(
+        self, read_model: ReadModel, projector: Projector, scripts: TrackedRunImporter, values: RunValueReader
+    ) -> None:
         self._read_model = read_model
         self._projector = projector
         self._scripts = scripts
+        self._values = values
 
-    async def page(self, query: RunQuery) -> RunPage:
-        """Return a page of runs.
+    async def page(self, query: RunQuery, *, values: bool = False) -> RunPage:
+        """Return a page of runs; with `values`, with their inputs and outputs, and fewer runs if these are large.
 
         Raises:
             UnavailableError: the log or the database does not answer.
@@ -73,9 +77,19 @@ class RunSearch:
         await self._scripts.import_runs()
         sequence = await self._projector.wait_until_current(PATIENCE)
         found = await self._read_model.read(lambda model: model.page(query))
-        return RunPage(
-            runs=[_summary(row) for row in found.rows],
-            next=search.cursor(query.sort, found.end) if found.end else None,
+        runs, end = [_summary(row) for row in found.rows], found.end
+        if values:
+            parts = await self._values.read([run.run_id for run in runs])
+            runs = [
+                RunValues.model_construct(None, **dict(run), **part) for run, part in zip(runs, parts, strict=False)
+            ]
+            if len(runs) < len(found.rows):
+                last = found.rows[len(runs) - 1]
+                end = Key(last["sorted_by"], last["run_id"])
+        return RunPage.model_construct(
+            None,
+            runs=runs,
+            next=search.cursor(query.sort, end) if end else None,
             lag=max(0, sequence - found.last_seq),
         )
 

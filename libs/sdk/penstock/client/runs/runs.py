@@ -382,9 +382,17 @@ class Runs:
         self._transport.json("DELETE", _path(run_id))
 
     def list(
-        self, pipeline: str | None = None, state: str | None = None, limit: int = 20, **filters: Unpack[RunFilters]
+        self,
+        pipeline: str | None = None,
+        state: str | None = None,
+        limit: int = 20,
+        *,
+        values: bool = False,
+        **filters: Unpack[RunFilters],
     ) -> list[Run]:
         """Return at most `limit` runs, newest first unless sorted otherwise; see `RunFilters`.
+
+        With `values`, the runs have their `inputs`, `input_models` and `outputs`.
 
         Raises:
             RefusedError: a filter is not valid.
@@ -393,7 +401,11 @@ class Runs:
         found: list[Run] = []
         cursor: str | None = None
         while len(found) < limit:
-            part = {"limit": min(limit - len(found), _RUNS_PAGE), "cursor": cursor}
+            part = {
+                "limit": min(limit - len(found), _RUNS_PAGE),
+                "cursor": cursor,
+                "values": "true" if values else None,
+            }
             page = self._transport.json("GET", "/v1/runs", query=query | part)
             found += [views.parse_run(row) for row in page["runs"]]
             cursor = page.get("next")
