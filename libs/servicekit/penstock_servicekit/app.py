@@ -20,7 +20,7 @@ from faststream import FastStream
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import PenstockError, UnavailableError
-from penstock_servicekit import logs, process_secrets
+from penstock_servicekit import logs, metrics, process_secrets
 from penstock_servicekit.health import HealthServer
 from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, cancel, replica_name
@@ -173,7 +173,12 @@ async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
     health: HealthServer | None = None
     if settings.health_port is not None:
         health = HealthServer(
-            settings.health_host, settings.health_port, running.ready, running.about, lambda: running.monitor.problems
+            settings.health_host,
+            settings.health_port,
+            running.ready,
+            running.about,
+            lambda: running.monitor.problems,
+            lambda: metrics.exposition(name, running),
         )
         port = await health.start()
         log.info("health", port=port)

@@ -1,19 +1,22 @@
-"""`/healthz` and `/readyz` for services without an HTTP API, on plain asyncio."""
+"""`/healthz`, `/readyz` and `/metrics` of a service, on plain asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
+
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class HealthServer:
     """Serves `/healthz` (the process runs) and `/readyz` (200 when all services are ready, otherwise 503).
 
-    `about` gives status details, such as the shards of a scheduler, `problems` what an operator must know.
+    `about` gives status details, such as the shards of a scheduler, `problems` what an operator must know, `metrics`
+    the answer to `/metrics` in Prometheus' text format.
     """
 
     def __init__(
@@ -23,12 +26,14 @@ class HealthServer:
         ready: Callable[[], dict[str, bool]],
         about: Callable[[], dict[str, dict[str, Any]]] = dict,
         problems: Callable[[], list[str]] = list,
+        metrics: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._ready = ready
         self._about = about
         self._problems = problems
+        self._metrics = metrics
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
@@ -45,8 +50,12 @@ class HealthServer:
         with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(5):
                 head = await reader.readuntil(b"\r\n\r\n")
-                status, body = self._answer(head.split(b" ", 2)[1] if head.count(b" ") >= 2 else b"")
-                writer.write(b"HTTP/1.1 %d .\r\ncontent-type: application/json\r\n" % status)
+                path = head.split(b" ", 2)[1] if head.count(b" ") >= 2 else b""
+                if path == b"/metrics" and self._metrics is not None:
+                    status, body, kind = 200, await self._metrics(), _TEXT
+                else:
+                    status, body, kind = *self._answer(path), b"application/json"
+                writer.write(b"HTTP/1.1 %d .\r\ncontent-type: %s\r\n" % (status, kind))
                 writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
                 await writer.drain()
         writer.close()

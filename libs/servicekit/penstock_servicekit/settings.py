@@ -32,8 +32,8 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "human", "auto"] = Field(
         default="auto", description="json, human, or auto: human on a terminal"
     )
-    health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
-    health_port: int | None = Field(default=None, description="port of /healthz and /readyz; by default none")
+    health_host: str = Field(default="127.0.0.1", description="address of /healthz, /readyz and /metrics")
+    health_port: int | None = Field(default=None, description="port of /healthz, /readyz and /metrics; by default none")
     replicas: int = Field(default=1, ge=1, le=5, description="replicas of each stream in a NATS cluster")
     pools: str = Field(default="default", description="pools of executors, separated by commas")
     ack_wait: float = Field(

@@ -55,6 +55,8 @@ class StreamMonitor:
         self._log = log
         self._created: dict[str, str] = {}
         self._last: dict[str, int] = {}
+        self.states: dict[str, dict[str, Any]] = {}
+        """What the server last said of the streams, by name: `messages`, `bytes`, …"""
         self._broken: dict[str, str] = {}
         self._wake = asyncio.Event()
 
@@ -114,6 +116,7 @@ class StreamMonitor:
             info = present.get(name)
             if info is None:
                 info = await bootstrap.restore_stream(self._bus, wanted, self._last.get(name, 0) + _ROOM)
+            self.states[name] = info["state"]
             created = str(info["created"])
             if self._created.setdefault(name, created) != created:
                 self._created[name] = created

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from prometheus_client import Gauge
+
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Puller
 from penstock_adapters.nats.deployment_log import DeploymentLog
@@ -29,6 +31,9 @@ from penstock_servicekit.service_context import ServiceContext, cancel
 
 _WARM_GRACE = 0.5
 """Seconds between SIGTERM and SIGKILL for a warm worker, whose request has failed already."""
+
+_ATTEMPTS = Gauge("penstock_executor_attempts", "Attempts that run here, or are about to.")
+_SLOTS = Gauge("penstock_executor_slots", "Attempts that can run here at the same time.")
 
 _EXTENSIONS_PER_CHECK = 5
 """Extensions of deliveries between two checks of the log for attempts that others ended: about ten seconds."""
@@ -57,6 +62,8 @@ class ExecutorApp:
             self._warn,
             look_ahead=settings.look_ahead,
         )
+        _ATTEMPTS.set_function(lambda: self._service.active_count)
+        _SLOTS.set(settings.slots)
         self._endpoints: EndpointService | None = None
         self._loops: list[Coroutine[Any, Any, None]] = []
         self._tasks: list[asyncio.Task[None]] = []

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from prometheus_client import Gauge
+
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
@@ -31,6 +33,8 @@ from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
 from penstock_scheduler.step_events import StepEvents
 from penstock_servicekit.service_context import ServiceContext, cancel
+
+_SHARDS = Gauge("penstock_scheduler_shards", "Shards of runs that this replica decides on.")
 
 _LAST_ROUND = 5.0
 """Seconds for the last round when the scheduler stops."""
@@ -97,6 +101,7 @@ class SchedulerService:
         self._loops: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
         subscribers.register(context, self._presence)
+        _SHARDS.set_function(lambda: len(self._presence.held))
 
     async def start(self) -> None:
         """Start to pull and decide."""

@@ -15,7 +15,7 @@ async def probe(port: str) -> tuple[int, str]:
         *(sys.executable, "-m", "penstock_servicekit.probe"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={"PENSTOCK_HEALTH_PORT": port, "PENSTOCK_HEALTH_HOST": "0.0.0.0"},
+        env={"PENSTOCK_HEALTH_PORT": port, "PENSTOCK_HEALTH_HOST": "127.0.0.1"},
     )
     output, _ = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode or 0, output.decode()
@@ -23,7 +23,7 @@ async def probe(port: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("ready", [True, False])
 async def test_the_exit_status_is_that_of_readyz(ready: bool) -> None:
-    server = HealthServer("0.0.0.0", 0, lambda: {"nats": True, "scheduler": ready})
+    server = HealthServer("127.0.0.1", 0, lambda: {"nats": True, "scheduler": ready})
     port = await server.start()
     status, output = await probe(str(port))
     await server.stop()

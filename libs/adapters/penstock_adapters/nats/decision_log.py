@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from nats.aio.msg import Msg
 
+from penstock_adapters import metrics
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.revisions import Message, append_all
 from penstock_contracts import deployment_codec, subjects
@@ -38,6 +39,7 @@ class DecisionLog:
             UnavailableError: the log does not answer; deciding again is safe.
         """
         if await append_all(self._bus, [self._message(decision)]):
+            metrics.DECISIONS.labels(decision.outcome.value).inc()
             return decision
         found = await self.decided(decision.project, decision.event.digest, decision.deployment, decision.trigger)
         return found[0] if found else decision

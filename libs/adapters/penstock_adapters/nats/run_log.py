@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from nats.aio.msg import Msg
 
+from penstock_adapters import metrics
 from penstock_adapters.nats.bus import Bus, BusError, check
 from penstock_contracts import fact_codec, subjects
 from penstock_core.errors import UnavailableError
@@ -62,10 +63,9 @@ class NatsRunLog:
         written: list[bool] = []
         for start in range(0, len(facts), BATCH_LIMIT):
             part = facts[start : start + BATCH_LIMIT]
-            if len(part) < BATCH_FROM:
-                written += await self._singles(part)
-            else:
-                written += await self._batch(part)
+            stored = await (self._singles(part) if len(part) < BATCH_FROM else self._batch(part))
+            metrics.count_facts(part, stored)
+            written += stored
         return written
 
     async def append_unless(self, fact: Fact, kinds: tuple[type[Fact], ...]) -> bool:
@@ -91,6 +91,7 @@ class NatsRunLog:
                 if error.code not in _WRONG_LAST:
                     raise
             else:
+                metrics.count_facts([fact], [True])
                 return True
         raise UnavailableError(f"the log of run {fact.run_id} changes too fast to append {fact.tail}")
 

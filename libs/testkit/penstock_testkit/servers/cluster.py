@@ -119,6 +119,11 @@ class Cluster:
         answer = _answer(self._ports[name or service])
         return answer and answer["about"].get(service)
 
+    def metrics(self, name: str) -> str:
+        """Return what a service answers to Prometheus."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/metrics", timeout=10) as answer:
+            return answer.read().decode()
+
     def history(self, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
         """Read a run's pipeline and log from the server."""
 

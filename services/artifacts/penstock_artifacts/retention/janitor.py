@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import orjson
 import pydantic
+from prometheus_client import Gauge
 from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats.buckets.kv import Bucket
@@ -45,6 +46,8 @@ _PROBLEMS = 50
 _REPORT_INTERVAL = 1.0
 _LEASE = "round"
 _REMEMBERED = 86400.0
+
+_LAST_ROUND = Gauge("penstock_janitor_last_round_seconds", "Time of the last round of the janitor, in Unix seconds.")
 
 
 class Janitor:
@@ -98,6 +101,7 @@ class Janitor:
                 if await self._take_lease(interval):
                     report = JanitorReport(id="", started_at=time.time())
                     await self._work(JanitorJob(id="round"), report, scheduled=True)
+                    _LAST_ROUND.set_to_current_time()
                     if report.deleted_count or report.archived_count or report.removed.objects or report.problems:
                         counts = report.model_dump(include={"deleted_count", "archived_count", "problems"})
                         self._log.info("janitor round finished", removed=report.removed.objects, **counts)

@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from penstock_core.errors import UnavailableError
 from penstock_gateway.access.authentication import Authenticator, TokenScopeError
-from penstock_gateway.http import principal, problems
+from penstock_gateway.http import metrics, principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SIGNED_LINKS = "/v1/answers/"
@@ -107,6 +107,7 @@ class Guard:
             await send(message)
 
         caller: _Caller | None = None
+        began = time.monotonic()
         try:
             refusal, caller = await self._admit(scope)
             await (refusal or self._app)(scope, body.receive, guarded)
@@ -122,18 +123,19 @@ class Guard:
             if status is None:
                 await response(scope, body.receive, guarded)
         finally:
-            self._audit(scope, status)
+            operation = getattr(scope.get("endpoint"), "__name__", None)
+            metrics.count(operation, scope["method"], status, time.monotonic() - began)
+            self._audit(scope, operation, status)
 
-    def _audit(self, scope: Scope, status: int | None) -> None:
+    def _audit(self, scope: Scope, operation: str | None, status: int | None) -> None:
         if scope["method"] in _READS and status not in _REFUSED:
             return
         path: str = scope["path"]
-        endpoint = scope.get("endpoint")
         failed = status is None or status >= 400
         self._log.info(
             "request",
             principal=str(principal.known(scope) or "") or None,
-            operation=getattr(endpoint, "__name__", None),
+            operation=operation,
             method=scope["method"],
             path=_SIGNED_LINKS if path.startswith(_SIGNED_LINKS) else path,
             outcome="refused" if status in _REFUSED else "failed" if failed else "done",
