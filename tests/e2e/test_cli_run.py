@@ -503,6 +503,8 @@ def test_doctor_finds_the_platform(up: Workspace) -> None:
     schedulers = next(check for check in report["checks"] if check["check"] == "schedulers")
     assert schedulers["state"] == "ok"
     assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(" has 16")
+    executors = next(check for check in report["checks"] if check["check"] == "executors")
+    assert executors["state"] == "ok" and "(pool *)" in executors["found"] and "GiB" in executors["found"]
 
 
 def test_doctor_reports_failing_checks(workspace: Workspace) -> None:

@@ -189,6 +189,7 @@ class RunAccepted(_Model):
     version: int
     created: bool
     resumed: Resumed | None = None
+    warnings: list[str] | None = Field(default=None, description="such as steps whose pool has no executor yet")
 
 
 @frozen(kw_only=True)
@@ -534,6 +535,20 @@ class SchedulerView(_Model):
     shards: list[int]
 
 
+class ExecutorView(_Model):
+    """What a connected executor offers: attempts at the same time, cores, bytes of memory, devices.
+
+    The last three are null where a cluster decides.
+    """
+
+    name: str
+    pool: str = Field(description="`*` for all pools")
+    slots: int
+    cpu: float | None
+    memory: int | None
+    gpu: int | None
+
+
 class PlatformView(Readiness):
     """A description of the platform."""
 
@@ -542,6 +557,9 @@ class PlatformView(Readiness):
     store: StoreInfo
     started_at: float
     limits: ByteLimits
+    executors: list[ExecutorView] = Field(
+        default_factory=list[ExecutorView], description="those that are connected; steps of other pools wait"
+    )
     schedulers: list[SchedulerView] = Field(
         default_factory=list[SchedulerView], description="those that answer; if none does, runs make no progress"
     )

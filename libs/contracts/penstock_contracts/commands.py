@@ -34,6 +34,28 @@ class EnvironmentInfo(_Model):
     packages: dict[str, str] = Field(default_factory=dict, description="versions by normalized name of distribution")
 
 
+class Offer(_Model):
+    """What an executor offers to steps: see `penstock_core.capacity.Capacity`."""
+
+    pool: str = Field(max_length=100)
+    slots: int
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int | None = None
+
+
+class LeaseHolder(_Model):
+    """The value of the lease of an executor: its fencing number, the process that holds it, and what it offers."""
+
+    fence: int = 0
+    machine: str
+    pid: int
+    began: str
+    work: str
+    duration: float
+    offer: Offer
+
+
 class InterpreterHint(_Model):
     """Where an environment is installed on the registrant's machine; no part of a version's identity."""
 

@@ -14,11 +14,11 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
-from penstock_core import ids, json_schema
+from penstock_core import capacity, ids, json_schema
 from penstock_core.errors import InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.facts import CacheMode, Caller, RunRequested
 from penstock_core.frozen import frozen
-from penstock_core.pipeline.ir import Kind, Pipeline, Port, StepSpec
+from penstock_core.pipeline.ir import Kind, Pipeline, Port
 from penstock_core.pipeline.values import (
     INLINE_LIMIT,
     ArtifactRef,
@@ -53,14 +53,14 @@ Problem = tuple[str, str]
 class Target:
     """The pipeline version to run, on a platform that limits the size of `limited_pools`.
 
-    `known_pools` are the pools that have executors; None: not checked.
+    `available` are the pools and executors that there are; None: not checked.
     """
 
     project: str
     pipeline: Pipeline
     version: int
     limited_pools: Collection[str] = ()
-    known_pools: Collection[str] | None = None
+    available: capacity.Available | None = None
 
 
 @frozen(kw_only=True)
@@ -110,7 +110,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
     pipeline = target.pipeline
     values, problems = _values(pipeline.params, inputs)
     problems += _label_problems(options.labels or {}) + _refresh_problems(pipeline, options)
-    problems += pool_problems(pipeline, target.known_pools)
+    problems += capacity.problems(pipeline, target.available) if target.available is not None else []
     if problems:
         raise InvalidInputsError(invalid(pipeline.name), problems)
     seconds = pipeline.deadline if options.deadline is None else options.deadline
@@ -160,22 +160,6 @@ def missing(type: str) -> str:
 def pools(pipeline: Pipeline) -> set[str]:
     """Return the pools in which steps of a pipeline run."""
     return {spec.pool for spec in pipeline.steps.values() if spec.kind is Kind.FUNCTION}
-
-
-def pool_problems(pipeline: Pipeline, known: Collection[str] | None) -> list[Problem]:
-    """Return the steps in pools without executors; none if `known` is None."""
-    if known is None:
-        return []
-    have = f"the pools are: {', '.join(sorted(known))}" if known else "there are no executors"
-    return [
-        (f"steps.{spec.name}.pool", f"no executor serves pool {spec.pool!r}{_place(spec)}; {have}")
-        for spec in pipeline.steps.values()
-        if spec.kind is Kind.FUNCTION and spec.pool not in known
-    ]
-
-
-def _place(spec: StepSpec) -> str:
-    return f" ({spec.file}:{spec.line})" if spec.file and spec.line else ""
 
 
 def check_inputs(pipeline: Pipeline, inputs: Inputs) -> dict[str, Value]:

@@ -17,9 +17,10 @@ from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.process import ProcessExecutor, ProcessOptions, step_user
 from penstock_contracts import subjects
+from penstock_contracts.commands import Offer
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import CancelRequested
-from penstock_executor import subscribers
+from penstock_executor import machine, subscribers
 from penstock_executor.endpoints.deployment_sources import DeploymentSources
 from penstock_executor.endpoints.endpoint_service import EndpointService
 from penstock_executor.lease import Lease
@@ -105,8 +106,20 @@ class ExecutorApp:
 
     def _lease(self, mark: str, renewed: Callable[[float], None], lost: Callable[[], None]) -> Lease:
         context = self._context
-        return Lease(
-            context.bus, context.name, mark, self._settings.lease, self._service.has, renewed, lost, self._warn
+        duration, offer = self._settings.lease, self._offer()
+        return Lease(context.bus, context.name, mark, duration, offer, self._service.has, renewed, lost, self._warn)
+
+    def _offer(self) -> Offer:
+        """What this executor offers to steps: of pods, the cluster decides."""
+        settings = self._settings
+        if isinstance(self._platform, PodPlatform):
+            return Offer(pool=settings.pool, slots=settings.slots)
+        return Offer(
+            pool=settings.pool,
+            slots=settings.slots,
+            cpu=machine.cores(),
+            memory=machine.memory(),
+            gpu=machine.gpus() if settings.gpus is None else settings.gpus,
         )
 
     def _endpoint_service(self) -> EndpointService:

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
-import pydantic
 from nats.aio.msg import Msg
 
 from penstock_adapters.nats.buckets.kv import Bucket, Entry
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.process import orphans
 from penstock_contracts import subjects
+from penstock_contracts.commands import LeaseHolder, Offer
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptStarted
 from penstock_core.ownership import OwnerStatus
@@ -46,17 +46,6 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class _Holder(pydantic.BaseModel):
-    """The value of a lease: its fencing number, and the process that holds it."""
-
-    fence: int = 0
-    machine: str
-    pid: int
-    began: str
-    work: str
-    duration: float
-
-
 class Lease:
     """The lease of the executor `name`.
 
@@ -65,6 +54,7 @@ class Lease:
         name: name of this executor in facts.
         work: mark of the processes of its attempts, see `penstock_adapters.process.orphans`.
         duration: seconds for which a renewal is valid.
+        offer: what this executor offers to steps; the lease announces it.
         has: whether this executor has an attempt.
         renewed: called with the new deadline after each renewal.
         lost: called when another executor has ended the lease.
@@ -77,6 +67,7 @@ class Lease:
         name: str,
         work: str,
         duration: float,
+        offer: Offer,
         has: Callable[[AttemptKey], bool],
         renewed: Callable[[float], None],
         lost: Callable[[], None],
@@ -91,7 +82,9 @@ class Lease:
         self._lost = lost
         self._warn = warn
         pid = os.getpid()
-        self._holder = _Holder(machine=_machine(), pid=pid, began=_began(pid), work=work, duration=duration)
+        self._holder = LeaseHolder(
+            machine=_machine(), pid=pid, began=_began(pid), work=work, duration=duration, offer=offer
+        )
         self._revision = 0
         self._deadline = 0.0
         self._seen: dict[str, tuple[int, float]] = {}
@@ -125,10 +118,10 @@ class Lease:
     async def _acquire(self) -> None:
         """Acquire a new lease. Its first revision is its fencing number, so later ones have higher numbers."""
         sent = now()
-        self._holder.fence = 0
+        self._holder = self._holder.model_copy(update={"fence": 0})
         first = await self._bucket.put(self._key, self._body())
         assert first is not None  # noqa: S101 - not conditional
-        self._holder.fence, self._revision = first, first
+        self._holder, self._revision = self._holder.model_copy(update={"fence": first}), first
         await self._renew(sent)
 
     async def _renew(self, sent: float | None = None) -> None:
@@ -201,8 +194,8 @@ class Lease:
         return await self._bucket.delete(entry.key, entry.revision)
 
 
-def _read(entry: Entry) -> _Holder:
-    return _Holder.model_validate_json(entry.value)
+def _read(entry: Entry) -> LeaseHolder:
+    return LeaseHolder.model_validate_json(entry.value)
 
 
 def _machine() -> str:

@@ -26,6 +26,9 @@ class ExecutorSettings(ServiceSettings):
         le=10_000,
         description="attempts that wait here for a slot, by priority; leave it at 0 with several executors per pool",
     )
+    gpus: int | None = Field(
+        default=None, ge=0, le=1024, description="devices that steps can use; by default the visible NVIDIA devices"
+    )
     grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=5.0, ge=0, description="seconds that running attempts may take to finish at a stop")
     safe_projects: str = Field(

@@ -340,7 +340,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
     partition_log = PartitionLog(bus, source)
     partitions = DeploymentPartitions(deployments, partition_log, read_model, projector)
-    health = Health(bus, artifacts, auditor, settings.max_blob)
+    health = Health(bus, artifacts, auditor, pools, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
     decisions = DecisionLog(bus, source)
     runs = RunSearch(read_model, projector, scripts, RunValueReader(log))
@@ -349,6 +349,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     features = (
         settings,
         ApiDescription(),
+        pools,
         Tokens(tokens),
         health,
         auditor,

@@ -199,6 +199,9 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
     broker, bus = await nats_connection.connect(nats_connection.servers(server.url), "gateway-test", failed)
     try:
         await bootstrap(bus, pools=["default"])
+        offer = commands.Offer(pool="*", slots=4, cpu=4, memory=2**33, gpu=0)
+        holder = commands.LeaseHolder(machine="", pid=1, began="", work="", duration=1e6, offer=offer)
+        await Bucket(bus, subjects.LEASES_BUCKET).put("executor", holder.model_dump_json().encode())
         context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test")
         defaults = {"home": root, "port": 0, "token": SecretStr(TOKEN), "max_blob": 1_000_000, "stop_timeout": 4.0}
         gateway = build(context, GatewaySettings(**(defaults | changes)))

@@ -10,8 +10,10 @@ import pytest
 from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started, chain, running
 
 from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
+from penstock_contracts.commands import LeaseHolder, Offer
 from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepExpanded, StepSkipped
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import ArtifactRef, Fields, Inline, Items, Output, ResultOf, ResultRef, Stored
@@ -55,7 +57,10 @@ async def test_a_run_in_an_unknown_pool_is_refused_until_there_are_executors(pla
         assert answer.status == 422
         (problem,) = answer.json()["errors"]
         assert problem["field"] == "steps.fit.pool"
-        assert problem["message"] == "no executor serves pool 'late' (flows.py:3); the pools are: default"
+        assert (
+            problem["message"]
+            == "no executor serves pool 'late' (flows.py:3); the pools are: default (1 executor, 4 slots)"
+        )
     await bootstrap(platform.bus, pools=["late"])
     assert (await http("POST", "/v1/runs", {"pipeline": "pooled"})).status == 202
     assert (await http("PUT", "/v1/deployments/pooled", definition)).status == 200
@@ -514,3 +519,28 @@ async def test_the_pipeline_output_needs_no_name(platform: Platform, http: Http)
     await platform.finish(run_id, outputs={"result": Inline(None)})
     answer = await http("GET", f"/v1/runs/{run_id}/value")
     assert (answer.status, answer.body) == (200, b"null")
+
+
+async def test_a_pool_without_connected_executors_is_a_warning_and_explained(platform: Platform, http: Http) -> None:
+    leases = Bucket(platform.bus, subjects.LEASES_BUCKET)
+    (everything,) = await leases.list()
+    offer = Offer(pool="elsewhere", slots=2, cpu=4, memory=2**33, gpu=0)
+    holder = LeaseHolder(machine="", pid=1, began="", work="", duration=30, offer=offer)
+    await leases.put("far", holder.model_dump_json().encode())
+    await leases.purge(everything.key)
+    try:
+        executors: list[Any] = []
+        for _ in range(100):
+            executors = (await http("GET", "/v1/platform")).json()["executors"]
+            if [one["name"] for one in executors] == ["far"]:
+                break
+            await asyncio.sleep(0.1)
+        assert executors == [{"name": "far", "pool": "elsewhere", "slots": 2, "cpu": 4.0, "memory": 2**33, "gpu": 0}]
+        accepted = (await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 3}})).json()
+        assert accepted["warnings"] == ["no executor of pool 'default' is connected: step double will wait for one"]
+        await platform.log.append([attempt_requested(accepted["run_id"], "double")])
+        found = (await http("GET", f"/v1/runs/{accepted['run_id']}/explain")).json()
+        assert found["steps"][0]["sentence"].endswith("; no executor of pool 'default' is connected")
+    finally:
+        await leases.put(everything.key, everything.value)
+        await leases.purge("far")

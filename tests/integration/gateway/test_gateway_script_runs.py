@@ -72,6 +72,7 @@ async def start(home: Path, url: str) -> Script:
 
 async def view(http: Http, run_id: str, state: str) -> Any:
     """Return the run once it is in a state."""
+    response = None
     for _ in range(600):
         response = await http("GET", f"/v1/runs/{run_id}")
         if response.status == 200 and response.json()["state"] == state:
@@ -104,6 +105,7 @@ async def test_a_running_script_is_visible_on_a_platform_elsewhere(
     run = await view(http, script.run_id, "running")
     assert (run["pipeline"], run["version"], run["inputs"]["depth"]) == ("tree-depth", 0, {"value": 3})
     assert await points(http, script.run_id, 30) == [1 / (1 + step) for step in range(30)]
+    step: Any = {}
     for _ in range(600):
         step = (await http("GET", f"/v1/runs/{script.run_id}")).json()["steps"]["script"]
         if step["progress"] and "model" in step["artifacts"]:

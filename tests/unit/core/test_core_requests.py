@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_core import access, requests, run_events
+from penstock_core.capacity import Available
 from penstock_core.errors import InvalidInputsError
 from penstock_core.facts import CacheMode, Caller, RunRequested, StepSuspended
 from penstock_core.json_schema import mismatch
@@ -168,7 +169,8 @@ def test_a_pool_without_executors_is_refused_with_the_pools_that_there_are() -> 
     pipeline = replace(TRAINING, steps={"fit": step})
 
     def problems(known: Collection[str] | None) -> str:
-        target = replace(TARGET, pipeline=pipeline, known_pools=known)
+        available = None if known is None else Available(pools=known)
+        target = replace(TARGET, pipeline=pipeline, available=available)
         try:
             requests.build("r1", target, Inputs(given={"n": 1}), MANUAL, NOW)
         except InvalidInputsError as error:

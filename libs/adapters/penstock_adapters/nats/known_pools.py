@@ -1,15 +1,33 @@
-"""Which pools of executors there are: those with a consumer of attempts in the log."""
+"""Which pools there are, and which executors are connected.
+
+A pool has a consumer of attempts in the log. A connected executor renews its lease, which says what it offers.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
-from penstock_adapters.nats.bus import Bus
+import pydantic
+
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts import subjects
+from penstock_contracts.commands import LeaseHolder
+from penstock_core.capacity import ALL_POOLS, Available, Capacity
+from penstock_core.errors import UnavailableError
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.requests import pools
 
 _PREFIX = subjects.attempts_consumer("")
 _PAGE = 1024
 """Names in a reply of the server."""
+
+_FRESH = 2.0
+"""Seconds for which the connected executors are not read again."""
+
+_LATE = 60.0
+"""Seconds after which an executor that did not renew its lease is not connected, beyond the lease's duration."""
 
 
 class KnownPools:
@@ -17,18 +35,48 @@ class KnownPools:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._leases = Bucket(bus, subjects.LEASES_BUCKET)
         self._pools: frozenset[str] = frozenset()
         self._serves_all = False
+        self._executors: list[Capacity] = []
+        self._read_at = float("-inf")
 
-    async def known(self, wanted: Collection[str]) -> Collection[str]:
-        """Return the pools that there are; `wanted` itself if executors serve all pools.
+    async def available(self, pipeline: Pipeline) -> Available:
+        """Return what there is for the steps of a pipeline.
 
         Raises:
             UnavailableError: the server does not answer.
         """
+        return Available(pools=await self._known(pools(pipeline)), executors=await self.executors())
+
+    async def executors(self) -> list[Capacity]:
+        """Return the connected executors; none if the server cannot be asked."""
+        now = time.monotonic()
+        if now - self._read_at >= _FRESH:
+            self._read_at = now
+            try:
+                self._executors = await self._read_leases()
+            except (UnavailableError, BusError):
+                self._executors = []
+        return self._executors
+
+    async def _read_leases(self) -> list[Capacity]:
+        found: list[Capacity] = []
+        for entry in await self._leases.list():
+            try:
+                holder = LeaseHolder.model_validate_json(entry.value)
+            except pydantic.ValidationError:
+                continue
+            if time.time() - entry.written_at < holder.duration + _LATE:
+                offer = holder.offer.model_dump()
+                found.append(Capacity(executor=subjects.lease_holder(entry.key), **offer))
+        return sorted(found, key=lambda one: (one.pool, one.executor))
+
+    async def _known(self, wanted: Collection[str]) -> Collection[str]:
+        """Return the pools that there are; `wanted` itself if executors serve all pools."""
         if not (self._serves_all or self._pools.issuperset(wanted)):
             names = await self._consumers()
-            self._serves_all = subjects.attempts_consumer("*") in names
+            self._serves_all = subjects.attempts_consumer(ALL_POOLS) in names
             self._pools = frozenset(name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))
         return wanted if self._serves_all else self._pools
 

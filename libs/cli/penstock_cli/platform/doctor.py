@@ -264,6 +264,8 @@ def _platform(home: Path) -> Iterator[Finding]:
             yield Finding("streams", FAIL, problem, "docs/configuration.md describes back-ups and full disks")
         if "schedulers" in about:
             yield _schedulers(about["schedulers"])
+        if "executors" in about:
+            yield _executors(about["executors"])
         yield from _streams(integrity)
 
 
@@ -291,6 +293,21 @@ def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
         return Finding("schedulers", FAIL, "none answers: runs do not progress", "start one, or see its log")
     shards = ", ".join(f"{replica['name']} has {len(replica['shards'])}" for replica in replicas)
     return Finding("schedulers", OK, f"{len(replicas)} running; of the shards of runs, {shards}")
+
+
+def _executors(connected: list[dict[str, Any]]) -> Finding:
+    """List the executors that are connected, and what they offer to steps."""
+    if not connected:
+        return Finding("executors", WARN, "none is connected: steps wait for one", "start one, or see its log")
+    return Finding("executors", OK, "; ".join(map(_executor, connected)))
+
+
+def _executor(one: dict[str, Any]) -> str:
+    offers = [f"{one['slots']} slots"]
+    if one["memory"] is not None:  # of pods, the cluster decides
+        offers += [f"{one['cpu']:g} cores", f"{one['memory'] / 2**30:.3g} GiB"]
+        offers += [f"{one['gpu']} GPU{'' if one['gpu'] == 1 else 's'}"]
+    return f"{one['name']} (pool {one['pool']}): {', '.join(offers)}"
 
 
 def _streams(integrity: dict[str, Any]) -> Iterator[Finding]:

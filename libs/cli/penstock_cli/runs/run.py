@@ -140,6 +140,8 @@ def follow_accepted(
     """Follow an accepted run, and return it when it has finished; with `detach`, print it and return None."""
     from penstock_cli.display.progress import Progress
 
+    for warning in accepted.warnings:
+        output.note(warning)
     if detach:
         print_accepted(accepted, connected, options)
         return None

@@ -21,7 +21,5 @@ def _options(spec: StepSpec) -> list[str]:
     asked = {
         "environment": spec.environment is not None,
         "secrets": bool(spec.secrets),
-        "resources.cpu": spec.resources.cpu is not None,
-        "resources.gpu": bool(spec.resources.gpu),
     }
     return [name for name, wanted in asked.items() if wanted]

@@ -272,6 +272,7 @@ class Run:
         created: False when a run with the same idempotency key existed already.
         metrics: only in lists: those that were filtered or sorted by. The same holds for `params`.
         resumed: only returned by `Runs.resume` without `wait`.
+        warnings: only of a run that was just submitted, such as steps whose pool has no executor yet.
     """
 
     run_id: str
@@ -296,6 +297,7 @@ class Run:
     duration: float | None = None
     deployment: str | None = None
     requested_by: str = ""
+    warnings: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
 

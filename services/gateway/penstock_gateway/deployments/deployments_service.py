@@ -23,7 +23,7 @@ from penstock_contracts.deployments import (
     TicksView,
     parse_definition,
 )
-from penstock_core import ids, json_schema, requests
+from penstock_core import capacity, ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
 from penstock_core.deployments import definition_problems, low_latency, state, webhooks
 from penstock_core.deployments.definition import CronTrigger, Definition, Mode, WebhookTrigger
@@ -237,7 +237,7 @@ class Deployments:
             else:
                 other = await self._versions.get(definition.pipeline, number)
                 problems += [(f"{role}.{path}", text) for path, text in low_latency.problems(other.pipeline)]
-        problems += requests.pool_problems(version.pipeline, await self._pools.known(requests.pools(version.pipeline)))
+        problems += capacity.problems(version.pipeline, await self._pools.available(version.pipeline))
         if wrong or problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])
         await self._artifacts.check_inputs(values)

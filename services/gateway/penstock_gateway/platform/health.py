@@ -7,8 +7,9 @@ import time
 import pydantic
 
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts import subjects
-from penstock_contracts.api import ByteLimits, PlatformView, Readiness, SchedulerView
+from penstock_contracts.api import ByteLimits, ExecutorView, PlatformView, Readiness, SchedulerView
 from penstock_contracts.commands import Problems, Replicas
 from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.values import INLINE_LIMIT
@@ -29,10 +30,12 @@ class Health:
         bus: the message bus.
         artifacts: the artifact store.
         auditor: knows whether streams are damaged.
+        pools: the executors that are connected.
         max_blob: largest artifact in bytes.
     """
 
-    def __init__(self, bus: Bus, artifacts: Artifacts, auditor: Auditor, max_blob: int) -> None:
+    def __init__(self, bus: Bus, artifacts: Artifacts, auditor: Auditor, pools: KnownPools, max_blob: int) -> None:
+        self._pools = pools
         self._reports: dict[str, tuple[float, Problems]] = {}
         self._bus = bus
         self._artifacts = artifacts
@@ -73,6 +76,12 @@ class Health:
             problems=readiness.problems,
             store=await self._artifacts.store(),
             started_at=self._started_at,
+            executors=[
+                ExecutorView(
+                    name=one.executor, pool=one.pool, slots=one.slots, cpu=one.cpu, memory=one.memory, gpu=one.gpu
+                )
+                for one in await self._pools.executors()
+            ],
             schedulers=await self._schedulers(),
             limits=ByteLimits(inline=INLINE_LIMIT, json=JSON_LIMIT, blob=self._max_blob),
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts.api import (
     AttemptInputs,
     CancelBody,
@@ -216,6 +217,7 @@ async def list_items(
 )
 async def explain_run(
     reader: Reader,
+    pools: Annotated[KnownPools, feature(KnownPools)],
     run_id: RunId,
     step: Annotated[
         str | None, Query(description="only this step, or item of a mapped step", json_schema_extra=STEP_KEYED)
@@ -224,7 +226,7 @@ async def explain_run(
     """One sentence per step: what it waits for, where it runs, why it is retried, failed or never ran."""
     run = await reader.get(run_id)
     try:
-        found = run_states.reasons(run, time.time(), step)
+        found = run_states.reasons(run, time.time(), step, await pools.executors())
     except LookupError as error:
         raise no_step(run, step or "") from error
     return json_response(found, headers={"cache-control": "no-store"})

@@ -22,8 +22,9 @@ from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
-from penstock_core import ids, requests
+from penstock_core import capacity, ids, requests
 from penstock_core.facts import CacheMode, RunDeleted, RunRequested
+from penstock_core.pipeline.ir import Pipeline
 from penstock_core.requests import Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import ConflictError, UnprocessableError
@@ -33,6 +34,9 @@ from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
+
+_STARTING = 15.0
+"""Seconds in which executors of a platform that has just started are expected."""
 
 
 class RunRequests:
@@ -57,6 +61,7 @@ class RunRequests:
         self._artifacts = artifacts
         self._limit_sizes = LimitSizes(bus)
         self._known_pools = pools
+        self._started = time.monotonic()
 
     async def submit(
         self, body: RunBody, key: str | None, by: str, trigger: Mapping[str, str] | None = None
@@ -87,7 +92,15 @@ class RunRequests:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        return await self.append(await self.build(run_id, version, body.inputs, options, pools=pools))
+        accepted = await self.append(await self.build(run_id, version, body.inputs, options, pools=pools))
+        warnings = await self._warnings(version.pipeline)
+        return accepted.model_copy(update={"warnings": warnings}) if warnings else accepted
+
+    async def _warnings(self, pipeline: Pipeline) -> list[str]:
+        available = await self._known_pools.available(pipeline)
+        # Executors of a platform that starts are about to be connected.
+        starting = not available.executors and time.monotonic() - self._started < _STARTING
+        return [] if starting else capacity.waiting(pipeline, available)
 
     async def build(
         self,
@@ -117,7 +130,7 @@ class RunRequests:
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limit_sizes.limited_pools() if pools is None else pools,
-            known_pools=await self._known_pools.known(requests.pools(version.pipeline)),
+            available=await self._known_pools.available(version.pipeline),
         )
         fact = requests.build(run_id, target, inputs, options, time.time())
         await self._artifacts.check_inputs(fact.inputs)

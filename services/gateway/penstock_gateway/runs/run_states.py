@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from penstock_contracts import api
@@ -14,6 +15,7 @@ from penstock_contracts.api import RunReasons
 from penstock_contracts.commands import AttemptProgress
 from penstock_contracts.ports import VersionReader
 from penstock_core import script_runs
+from penstock_core.capacity import Available, Capacity
 from penstock_core.facts import (
     ArtifactCommitted,
     AttemptFinished,
@@ -184,8 +186,12 @@ def _fold_one(folded: FoldedRun, record: Recorded) -> None:
         folded.attempt_times[record.fact.key] = record.at
 
 
-def reasons(folded: FoldedRun, now: float, key: str | None = None) -> RunReasons:
+def reasons(
+    folded: FoldedRun, now: float, key: str | None = None, executors: Sequence[Capacity] | None = None
+) -> RunReasons:
     """Return why the steps of a run are in their states; with a key, that step or item alone.
+
+    `executors` are those that are connected; None if unknown.
 
     Raises:
         LookupError: the step does not exist.
@@ -207,13 +213,23 @@ def reasons(folded: FoldedRun, now: float, key: str | None = None) -> RunReasons
             api.StepReason(
                 key=reason.key,
                 state=reason.status.value,
-                sentence=_sentence(folded, reason, now),
+                sentence=_sentence(folded, reason, now) + _without_executor(folded, reason, executors),
                 caused_by=list(reason.caused_by),
                 since=reason.since,
             )
             for reason in found
         ],
     )
+
+
+def _without_executor(folded: FoldedRun, reason: StepReason, executors: Sequence[Capacity] | None) -> str:
+    """Return that a queued attempt waits for an executor to be connected, if none of its pool is."""
+    step = folded.state.find(reason.key)
+    if reason.status is not Status.QUEUED or step is None or executors is None:
+        return ""
+    pool = folded.state.plan.specs[step.node].pool
+    serving = Available(pools=(), executors=executors).of(pool)
+    return "" if serving else f"; no executor of pool {pool!r} is connected"
 
 
 def _sentence(folded: FoldedRun, reason: StepReason, now: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import orjson
 
@@ -15,11 +16,12 @@ from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The value of a key and its revision (the stream sequence)."""
+    """The value of a key and its revision (the stream sequence). `written_at` is in Unix seconds; 0 if unknown."""
 
     key: str
     value: bytes
     revision: int
+    written_at: float = 0.0
 
 
 class Bucket:
@@ -55,7 +57,9 @@ class Bucket:
             key = headers["Nats-Subject"].removeprefix(self._prefix)
             latest.pop(key, None)
             deleted = headers.get("KV-Operation") in ("DEL", "PURGE")
-            latest[key] = None if deleted else Entry(key, message.data, int(headers["Nats-Sequence"]))
+            written_at = datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp()
+            entry = Entry(key, message.data, int(headers["Nats-Sequence"]), written_at)
+            latest[key] = None if deleted else entry
         return [entry for entry in latest.values() if entry is not None]
 
     async def latest(self, patterns: Sequence[str]) -> list[Entry]:
