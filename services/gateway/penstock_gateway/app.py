@@ -47,6 +47,7 @@ from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
+from penstock_gateway.endpoints.call_features import CallFeatures
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.endpoints_service import Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
@@ -128,6 +129,7 @@ from penstock_servicekit.service_context import ServiceContext
 ROUTERS = tuple(
     module.router
     for module in (
+        endpoint_routes,  # first: routes are tried in order, and these are called most
         description_routes,
         platform_routes,
         integrity_routes,
@@ -148,7 +150,6 @@ ROUTERS = tuple(
         notification_routes,
         partition_routes,
         backfill_routes,
-        endpoint_routes,
         endpoint_token_routes,
         webhook_routes,
         dead_letter_routes,
@@ -345,6 +346,10 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     decisions = DecisionLog(bus, source)
     runs = RunSearch(read_model, projector, scripts, RunValueReader(log))
     tracker = CallTracker(bus, followers, log, runs, context.log)
+    owners, outputs = Owners(tokens), Outputs(log, artifacts)
+    endpoints = Endpoints(
+        deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, owners
+    )
     warm = WarmCalls(bus, versions, models, artifacts, context.log)
     features = (
         settings,
@@ -387,11 +392,10 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ManualRuns(deployments, partition_log, requests),
         partitions,
         Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),
-        Endpoints(
-            deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, Owners(tokens)
-        ),
-        Outputs(log, artifacts),
+        endpoints,
+        outputs,
         warm,
+        CallFeatures(endpoints=endpoints, warm=warm, outputs=outputs, artifacts=artifacts, max_form=settings.max_blob),
         WebhookReceiver(deployment_log, events, context.log),
         RetentionService(bus, versions),
         announcer,

@@ -13,9 +13,9 @@ from penstock_core.deployments.definition import WAIT_LIMIT, Mode
 from penstock_core.facts import Outcome, RunFinished
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import call_bodies, interface
+from penstock_gateway.endpoints.call_features import CallFeatures
 from penstock_gateway.endpoints.endpoints_service import Call, Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
-from penstock_gateway.endpoints.warm_calls import WarmCalls
 from penstock_gateway.errors import ConflictError, NotFoundError, RunFailedError
 from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
@@ -51,11 +51,7 @@ _ANSWERS = {
     openapi_extra={"requestBody": {"content": call_bodies.CONTENT}},
 )
 async def call_endpoint(
-    endpoints: Service,
-    outputs: OutputReader,
-    warm: Annotated[WarmCalls, feature(WarmCalls)],
-    artifacts: Annotated[Artifacts, feature(Artifacts)],
-    settings: Annotated[GatewaySettings, feature(GatewaySettings)],
+    features: Annotated[CallFeatures, feature(CallFeatures)],
     request: Request,
     by: By,
     project: Project,
@@ -71,6 +67,7 @@ async def call_endpoint(
     OpenAPI document of an endpoint describes its body and its answer.
     """
     check_key(idempotency_key)
+    endpoints, warm = features.endpoints, features.warm
     endpoint = await endpoints.recent(project, name)
     seconds = _seconds(prefer, wait, endpoint.trigger.wait)
     is_warm = endpoint.definition.mode is Mode.LOW_LATENCY and idempotency_key is None and seconds > 0
@@ -78,11 +75,13 @@ async def call_endpoint(
         endpoints.admit(endpoint)
         warm.admit(name, endpoint.trigger.queue)
     version = (await warm.version(name, endpoint.revisions()) if is_warm else None) or await endpoints.version(endpoint)
-    inputs = await call_bodies.read(request, version.pipeline, artifacts, settings.max_blob)
+    inputs = await call_bodies.read(request, version.pipeline, features.artifacts, features.max_form)
     if is_warm:
-        call = await warm.call(name, endpoint.revisions(), inputs, seconds, by)
-        return await _response(outputs, call.end, f"{_path(project, name)}/requests/{call.run_id}", call.run_id)
-    return await _answer(request, outputs, await endpoints.call(endpoint, inputs, idempotency_key, seconds, by))
+        warm_call = await warm.call(name, endpoint.revisions(), inputs, seconds, by)
+        status_url = f"{_path(project, name)}/requests/{warm_call.run_id}"
+        return await _response(features.outputs, warm_call.end, status_url, warm_call.run_id)
+    call = await endpoints.call(endpoint, inputs, idempotency_key, seconds, by)
+    return await _answer(request, features.outputs, call)
 
 
 @router.get("/requests/{request_id}", summary="Get the answer to a request", dependencies=_CALL, responses={**_ANSWERS})
