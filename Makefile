@@ -8,7 +8,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-loop up test test-fast lint format types imports generate check-generated check bench wheels constraints clean \
+.PHONY: help setup run demo-loop up test e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
 	images compose-env compose-up compose-demo compose-down test-compose
 
 help: ## List every target
@@ -39,6 +39,9 @@ up: $(STAMP) ## Start the platform and keep it
 
 test: $(STAMP) ## Set everything up and run all tests
 	@$(BIN)/python -m pytest -n auto --durations=20
+
+e2e-cluster: $(STAMP) ## Tests with steps in pods, on the cluster of KUBECONFIG (see tests/cluster)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --durations=10 tests/cluster
 
 test-fast: $(STAMP) ## Unit and contract tests only
 	@$(BIN)/python -m pytest -n logical tests/unit tests/contract tests/architecture

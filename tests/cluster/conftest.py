@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock_testkit.servers import kubernetes
-from penstock_testkit.servers.kubernetes import Kubernetes, Platform
+from penstock_testkit.servers.kubernetes import Platform
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,15 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
-def kube() -> Kubernetes:
-    return kubernetes.connect()
-
-
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, kube: Kubernetes) -> Iterator[Platform]:
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One platform for the tests of a module."""
-    with kubernetes.platform_in(tmp_path_factory.mktemp("argo"), kube) as platform:
+    with kubernetes.platform_in(tmp_path_factory.mktemp("argo")) as platform:
         yield platform
 
 

@@ -137,6 +137,7 @@ def _container(key: AttemptKey, attempt: AttemptRequested, config: ArgoConfig) -
             {"name": pod_protocol.NATS_URL, "valueFrom": secret},
         ],
         "resources": _resources(attempt, config),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

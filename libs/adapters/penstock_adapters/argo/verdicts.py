@@ -17,6 +17,9 @@ _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNe
 _NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
 _REFUSED = ("admission webhook", "violates PodSecurity", "is forbidden", "is invalid", "Invalid value")
 _DEADLINE = ("exceeded its deadline", "Max duration limit exceeded", "DeadlineExceeded", "active on the node longer")
+_ARGO_LINES = ("time=", "Error: exit status")
+"""Beginnings of lines that Argo writes into the log of a step's container."""
+
 QUOTA = "exceeded quota"
 
 
@@ -76,8 +79,9 @@ def _of_pod(attempt: AttemptRequested, pod: PodView, *, claimed: bool) -> Verdic
             step_exits.OUT_OF_MEMORY,
             f"the step was killed for want of memory (OOMKilled): more than{bound}",
         )
-    if not claimed and code != 0 and pod.disruption is None:
-        last = f": {message.strip().splitlines()[-1][:500]}" if message.strip() else ""
+    if not claimed and code != 0 and pod.disruption is None and not pod.deleted:
+        lines = [line for line in message.strip().splitlines() if line and not line.startswith(_ARGO_LINES)]
+        last = f": {lines[-1][:500]}" if lines else ""
         return Verdict(
             Outcome.FAILED,
             "RunnerMissing",

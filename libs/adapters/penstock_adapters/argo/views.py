@@ -39,6 +39,7 @@ class PodView:
         terminated: reason, exit code and message of the step's container.
         disruption: reason and message, if the cluster ends the pod: an eviction, a preemption, a lost node.
         unschedulable: why no node takes it.
+        deleted: whether somebody has deleted it; it may still be ending.
     """
 
     name: str
@@ -50,6 +51,7 @@ class PodView:
     terminated: tuple[str, int, str] | None = None
     disruption: tuple[str, str] | None = None
     unschedulable: str = ""
+    deleted: bool = False
 
     @property
     def ended(self) -> bool:
@@ -84,6 +86,7 @@ def pod_view(item: Json) -> PodView:
         waiting=next((found for one in containers if (found := _waiting(one)) is not None), None),
         terminated=next((_terminated(one) for one in containers if one["name"] == manifest.MAIN), None),
         disruption=_disruption(status, conditions),
+        deleted="deletionTimestamp" in metadata,
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,23 +26,48 @@ from penstock_testkit.servers.nats import NatsServer
 from penstock_testkit.servers.s3 import S3Server
 
 NEEDED = ("KUBECONFIG", "PENSTOCK_TEST_IMAGE", "PENSTOCK_TEST_HOST")
-NAMESPACE = os.environ.get("PENSTOCK_TEST_NAMESPACE", "default")
 SECRET = "penstock-nats"
-WORKFLOWS = ("argoproj.io", "v1alpha1", NAMESPACE, "workflows")
 
 T = TypeVar("T")
 
 
 @dataclass
 class Kubernetes:
-    """The cluster, as an administrator sees it."""
+    """A namespace of the cluster, as an administrator sees it. Pods in it must fit the standard `restricted`."""
 
-    workflows: Any
+    namespace: str
+    custom: Any
     core: Any
+    rbac: Any
+
+    @property
+    def workflows(self) -> tuple[str, str, str, str]:
+        """The first arguments of calls about Workflows."""
+        return "argoproj.io", "v1alpha1", self.namespace, "workflows"
+
+    def create(self) -> None:
+        """Create the namespace, and let its pods do what Argo needs."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.core.create_namespace({"metadata": {"name": self.namespace, "labels": labels}})
+        results = {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
+        self.rbac.create_namespaced_role(self.namespace, {"metadata": {"name": "argo"}, "rules": [results]})
+        subject = {"kind": "ServiceAccount", "name": "default", "namespace": self.namespace}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "argo"}
+        binding = {"metadata": {"name": "argo"}, "roleRef": role, "subjects": [subject]}
+        self.rbac.create_namespaced_role_binding(self.namespace, binding)
+
+    def remove(self) -> None:
+        """Delete the namespace with everything in it; returns before it is gone."""
+        self.core.delete_namespace(self.namespace)
+
+    def set_secret(self, url: str) -> None:
+        """Give pods the URL of NATS."""
+        data = {"url": base64.b64encode(url.encode()).decode()}
+        self.core.create_namespaced_secret(self.namespace, {"metadata": {"name": SECRET}, "data": data})
 
     def names(self, run_id: str | None = None) -> list[str]:
         """Names of the Workflows, all or those of a run."""
-        items = self.workflows.list_namespaced_custom_object(*WORKFLOWS)["items"]
+        items = self.custom.list_namespaced_custom_object(*self.workflows)["items"]
         return [
             item["metadata"]["name"]
             for item in items
@@ -50,24 +76,27 @@ class Kubernetes:
 
     def delete(self, name: str) -> None:
         """Delete a Workflow by hand."""
-        self.workflows.delete_namespaced_custom_object(*WORKFLOWS, name)
+        self.custom.delete_namespaced_custom_object(*self.workflows, name)
 
     def pods(self, workflow: str) -> list[Any]:
         """The pods of a Workflow."""
         selector = f"workflows.argoproj.io/workflow={workflow}"
-        return self.core.list_namespaced_pod(NAMESPACE, label_selector=selector).items
+        return self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
 
     def running_pod(self, run_id: str) -> Any:
         """Wait for a pod of a run whose step's container runs."""
-        return until(lambda: next((pod for pod in self._pods_of(run_id) if _main_runs(pod)), None))
+        return until(lambda: next((pod for pod in self.pods_of(run_id) if _main_runs(pod)), None))
 
-    def _pods_of(self, run_id: str) -> list[Any]:
-        pods = self.core.list_namespaced_pod(NAMESPACE, label_selector="app.kubernetes.io/managed-by=penstock").items
+    def pods_of(self, run_id: str) -> list[Any]:
+        """The pods of a run."""
+        pods = self.core.list_namespaced_pod(
+            self.namespace, label_selector="app.kubernetes.io/managed-by=penstock"
+        ).items
         return [pod for pod in pods if (pod.metadata.annotations or {}).get("penstock.dev/run") == run_id]
 
     def delete_pod(self, name: str, grace: int | None = None) -> None:
         """Delete a pod by hand."""
-        self.core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=grace)
+        self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=grace)
 
 
 def _main_runs(pod: Any) -> bool:
@@ -84,9 +113,11 @@ def until(condition: Callable[[], T | None], timeout: float = 120.0) -> T:
 
 
 def connect() -> Kubernetes:
-    """Connect to the cluster."""
+    """Connect to the cluster, with the name of a new namespace."""
     kubernetes.config.load_kube_config(os.environ["KUBECONFIG"])
-    return Kubernetes(kubernetes.client.CustomObjectsApi(), kubernetes.client.CoreV1Api())
+    namespace = f"penstock-test-{secrets.token_hex(4)}"
+    client = kubernetes.client
+    return Kubernetes(namespace, client.CustomObjectsApi(), client.CoreV1Api(), client.RbacAuthorizationV1Api())
 
 
 @dataclass
@@ -112,6 +143,35 @@ class Platform:
         for name in self.executors:
             self.services.wait_ready(name)
 
+    def start(self, pipeline: str, **inputs: Any) -> str:
+        """Submit a run; returns its id."""
+        return self.client.run(pipeline, inputs).run_id
+
+    def finish(self, run_id: str, timeout: float = 120.0) -> Any:
+        """Wait for the end of a run."""
+        return self.client.runs.wait(run_id, timeout=timeout)
+
+    def result(self, run_id: str) -> Any:
+        """The output of a run that must succeed."""
+        run = self.finish(run_id)
+        assert run.state == "succeeded", run
+        return self.client.artifacts.load(run_id)
+
+    def step(self, run_id: str) -> Any:
+        """The only step of a run."""
+        (step,) = self.client.runs.get(run_id).steps.values()
+        return step
+
+    def error(self, run_id: str) -> Any:
+        """The error of the only step of a run that must fail."""
+        run = self.finish(run_id)
+        assert run.state == "failed", run
+        return self.step(run_id).error
+
+    def output(self, run_id: str) -> str:
+        """What the steps of a run have printed."""
+        return "".join(line.text for line in self.client.runs.logs(run_id, follow=False))
+
     @property
     def executors(self) -> list[str]:
         """Names of the executors' processes."""
@@ -119,7 +179,7 @@ class Platform:
 
 
 @contextmanager
-def platform_in(folder: Path, kube: Kubernetes, replicas: int = 1, **settings: Any) -> Generator[Platform]:
+def platform_in(folder: Path, replicas: int = 1, **settings: Any) -> Generator[Platform]:
     """Start the services with NATS and S3 where pods reach them."""
     host = os.environ["PENSTOCK_TEST_HOST"]
     nats, s3 = NatsServer(folder / "nats", host=host), S3Server(folder / "s3", host=host)
@@ -127,16 +187,18 @@ def platform_in(folder: Path, kube: Kubernetes, replicas: int = 1, **settings: A
     s3.start()
     options = s3.options()
     config = folder / "argo.yaml"
+    kube = connect()
+    kube.create()
     settings = {
         "image": os.environ["PENSTOCK_TEST_IMAGE"],
-        "namespace": NAMESPACE,
+        "namespace": kube.namespace,
         "nats": {"name": SECRET, "key": "url"},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "grace": 10,
         **settings,
     }
     config.write_text(yaml.safe_dump(settings))
-    set_secret(kube, nats.url)
+    kube.set_secret(nats.url)
     env = {
         "PENSTOCK_EXECUTOR": "argo",
         "PENSTOCK_ARGO_CONFIG": str(config),
@@ -149,20 +211,9 @@ def platform_in(folder: Path, kube: Kubernetes, replicas: int = 1, **settings: A
         "PENSTOCK_S3_ACCESS_KEY": options.access_key or "",
         "PENSTOCK_S3_SECRET_KEY": options.secret_key or "",
     }
-    with Cluster(folder / "services", env=env, nats=nats, replicas={"executor": replicas}) as services:
-        yield Platform(services, Client(url=services.url, token=services.token), kube, config, settings)
-    for name in kube.names():
-        kube.delete(name)
-    s3.stop()
-
-
-def set_secret(kube: Kubernetes, url: str) -> None:
-    """Give pods the URL of NATS."""
-    data = {"url": base64.b64encode(url.encode()).decode()}
-    body = kubernetes.client.V1Secret(metadata=kubernetes.client.V1ObjectMeta(name=SECRET), data=data)
     try:
-        kube.core.create_namespaced_secret(NAMESPACE, body)
-    except kubernetes.client.ApiException as error:
-        if error.status != 409:
-            raise
-        kube.core.replace_namespaced_secret(SECRET, NAMESPACE, body)
+        with Cluster(folder / "services", env=env, nats=nats, replicas={"executor": replicas}) as services:
+            yield Platform(services, Client(url=services.url, token=services.token), kube, config, settings)
+    finally:
+        kube.remove()
+        s3.stop()
