@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_contracts.bodies import RequestBody
@@ -26,6 +28,33 @@ class WhoAmI(_Model):
     kind: str
     name: str
     roles: dict[str, Role]
+
+
+class LoginView(_Model):
+    """How users get a token: from an OpenID Connect provider, by the OAuth 2.0 device authorization grant (RFC 8628).
+
+    `token` is which of the tokens of the provider to send; `audience` is the resource to request an access token for.
+    """
+
+    issuer: str
+    client_id: str
+    scope: str
+    token: Literal["id_token", "access_token"]
+    audience: str = ""
+
+
+class BlockedUserView(_Model):
+    """A user whose tokens are refused and whose deployments start no runs. `at` is in Unix seconds."""
+
+    name: str
+    by: str
+    at: float
+
+
+class BlockedUserList(_Model):
+    """Blocked users by name."""
+
+    users: list[BlockedUserView]
 
 
 class CreateEndpointTokenBody(RequestBody):

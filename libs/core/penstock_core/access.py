@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from penstock_core import ids
-from penstock_core.errors import InvalidIdError
+from penstock_core.errors import InvalidIdError, PenstockError
 from penstock_core.frozen import frozen
 
 NAME_LIMIT = 400
@@ -24,6 +24,10 @@ PRINCIPAL_LIMIT = NAME_LIMIT + 20
 
 DEFAULT_TOKEN = "default"  # noqa: S105
 """Name of the token that a gateway is started with (`PENSTOCK_TOKEN`)."""
+
+
+class InvalidTokenError(PenstockError):
+    """A token is not valid. The text says why, without the token."""
 
 
 class PrincipalKind(enum.StrEnum):
@@ -217,8 +221,9 @@ class Grant:
     endpoint: str = ""
 
     def role(self, project: str) -> Role | None:
-        """Return the role in a project; None without one."""
-        return self.roles.get(project) or self.roles.get(EVERY_PROJECT)
+        """Return the role in a project, the higher one of those for it and for all projects; None without one."""
+        found = [role for role in (self.roles.get(project), self.roles.get(EVERY_PROJECT)) if role is not None]
+        return max(found, key=ROLES.index, default=None)
 
     def allows(self, permission: Permission, project: str) -> bool:
         """Return whether an operation that needs a permission is allowed in a project."""
@@ -287,6 +292,43 @@ def token_digest(token: str) -> str:
 def same_digest(one: str, other: str) -> bool:
     """Compare two digests in a time that does not depend on where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+@frozen(kw_only=True)
+class BlockedUser:
+    """A person whose tokens are refused and whose deployments start no runs. `at` is in Unix seconds."""
+
+    name: str
+    by: str
+    at: float
+
+
+class Revocations(Protocol):
+    """What a gateway refuses although its issuer signed it: single tokens, and all tokens of a person."""
+
+    async def refused(self, digest: str, user: str) -> bool:
+        """Return whether the token with this digest is revoked, or its user is blocked."""
+        ...
+
+    async def revoke(self, digest: str, until: float, now: float) -> None:
+        """Refuse a token from now on; `until` is when it expires. Both are Unix seconds."""
+        ...
+
+    async def is_blocked(self, user: str) -> bool:
+        """Return whether a person is blocked."""
+        ...
+
+    async def block(self, user: BlockedUser) -> None:
+        """Refuse all tokens of a person from now on."""
+        ...
+
+    async def unblock(self, user: str) -> bool:
+        """Accept the tokens of a person again; False if the person is not blocked."""
+        ...
+
+    async def blocked(self) -> list[BlockedUser]:
+        """Return the blocked persons by name."""
+        ...
 
 
 class TokenStore(Protocol):

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.dead_letters import DeadLetters
@@ -26,7 +27,7 @@ from penstock_core import access
 from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_gateway.access import guard
+from penstock_gateway.access import guard, user_access, user_routes
 from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.cached_tokens import CachedTokens
@@ -134,6 +135,7 @@ ROUTERS = tuple(
         platform_routes,
         integrity_routes,
         access_routes,
+        user_routes,
         artifact_routes,
         lineage_routes,
         version_routes,
@@ -299,6 +301,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
     tokens = CachedTokens(NatsTokens(bus), context)
+    users = user_access.configure(settings, NatsRevocations(bus))
     closing = asyncio.Event()
     followers = Followers(bus)
 
@@ -346,7 +349,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     decisions = DecisionLog(bus, source)
     runs = RunSearch(read_model, projector, scripts, RunValueReader(log))
     tracker = CallTracker(bus, followers, log, runs, context.log)
-    owners, outputs = Owners(tokens), Outputs(log, artifacts)
+    owners, outputs = Owners(tokens, users.revocations), Outputs(log, artifacts)
     endpoints = Endpoints(
         deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, owners
     )
@@ -356,6 +359,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ApiDescription(),
         pools,
         Tokens(tokens),
+        users,
         health,
         auditor,
         artifacts,
@@ -421,7 +425,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     app = create_app()
     app.state.features = {type(feature): feature for feature in features}
     names = guard.allowed_names(settings.host, settings.host_names())
-    authenticator = Authenticator(token, principal, tokens)
+    authenticator = Authenticator(token, principal, tokens, users.oidc)
     app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log)
     return Gateway(context, settings, app, background, closing)
 

@@ -21,6 +21,21 @@ class GatewaySettings(ServiceSettings):
         default="",
         description="URL at which people reach the gateway, used in links; by default that of the request",
     )
+    oidc_issuer: str = Field(default="", description="URL of the OpenID Connect provider of the users; by default none")
+    oidc_client_id: str = Field(default="", description="ID of the provider's client for `penstock login`")
+    oidc_audience: str = Field(
+        default="",
+        description="audience of access tokens for this platform; by default ID tokens of the client are used",
+    )
+    oidc_scopes: str = Field(
+        default="openid profile email offline_access", description="scopes that `penstock login` requests"
+    )
+    oidc_username_claim: str = Field(default="sub", description="claim with the name of a user, who cannot change it")
+    oidc_groups_claim: str = Field(default="groups", description="claim with the groups of a user")
+    oidc_roles: dict[str, str] = Field(
+        default={},
+        description='roles by group, as JSON: `{"ml-team": "editor", "guests": "viewer@demo"}`; `@PROJECT` limits one',
+    )
     links_secret: SecretStr = Field(
         default=SecretStr(""), description="secret that signs the links to questions; by default the token"
     )

@@ -11,6 +11,7 @@ from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats import event_stream
 from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.limits import LimitSizes
+from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.buckets.waits import Waits
@@ -54,7 +55,7 @@ class TriggersApp:
             KnownPools(bus),
             partitions,
             evaluator,
-            Owners(NatsTokens(bus)),
+            Owners(NatsTokens(bus), NatsRevocations(bus)),
             time.time,
         )
         deployments = DeploymentLog(bus, source, index.update)

@@ -120,13 +120,11 @@ def locator(url: str | None, token: str | None, home: str | os.PathLike[str] | N
 
     Precedence: `url`, `home`, `$PENSTOCK_URL`, the default state folder.
     """
-    if url:
-        fixed = Address(url.rstrip("/"), token or os.environ.get("PENSTOCK_TOKEN", ""))
-        return lambda: fixed
     named = from_environment() if home is None else None
-    if named is not None:
-        chosen = Address(named.url, token or named.token)
-        return lambda: chosen
+    if url or named is not None:
+        given = url.rstrip("/") if url else named.url if named is not None else ""
+        sent = token or os.environ.get("PENSTOCK_TOKEN", "").strip()
+        return (lambda: Address(given, sent)) if sent else (lambda: Address(given, _token_of_login(given)))
     folder = state_folder(home)
 
     def locate() -> Address:
@@ -139,6 +137,14 @@ def locator(url: str | None, token: str | None, home: str | os.PathLike[str] | N
         return replace(address, token=token) if token else address
 
     return locate
+
+
+def _token_of_login(url: str) -> str:
+    """Return the token that `penstock login` stored, renewed if necessary; empty without a login."""
+    # It needs an HTTP client of the standard library, which takes long to import.
+    from penstock.client import logins
+
+    return logins.current_token(url)
 
 
 def is_installed() -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from penstock_core import access
 from penstock_core.access import Grant, Principal, Role, TokenStore
 from penstock_core.errors import PenstockError
+from penstock_gateway.access.oidc_users import OidcUsers
 
 
 class TokenScopeError(PenstockError):
@@ -15,17 +16,23 @@ class TokenScopeError(PenstockError):
 
 
 class Authenticator:
-    """Knows the gateway's own token, whose principal administers all projects, and the named tokens of the store.
+    """Knows the gateway's own token, whose principal administers all projects, named tokens, and those of users.
 
-    Keeps hashes only.
+    Keeps hashes only. Tokens of an OpenID provider have dots, the others have none.
     """
 
     def __init__(
-        self, token: str, principal: Principal, store: TokenStore, clock: Callable[[], float] = time.time
+        self,
+        token: str,
+        principal: Principal,
+        store: TokenStore,
+        users: OidcUsers | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._digest = access.token_digest(token)
         self._own = Grant(principal=principal, roles={access.EVERY_PROJECT: Role.ADMIN})
         self._store = store
+        self._users = users
         self._clock = clock
 
     async def grant(self, token: str, path: str) -> Grant | None:
@@ -33,11 +40,14 @@ class Authenticator:
 
         Raises:
             TokenScopeError: the token is that of an endpoint, and the path is not.
-            UnavailableError: the store does not respond.
+            InvalidTokenError: the token of an OpenID provider is not valid; says why.
+            UnavailableError: the store, or the OpenID provider, does not respond.
         """
         digest = access.token_digest(token)
         if access.same_digest(digest, self._digest):
             return self._own
+        if self._users is not None and token.count(".") == 2:
+            return await self._users.grant(token, digest)
         found = await self._store.find(digest)
         if found is None or not access.same_digest(digest, found.digest) or found.expired(self._clock()):
             return None

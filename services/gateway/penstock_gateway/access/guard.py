@@ -20,6 +20,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from penstock_core.access import InvalidTokenError
 from penstock_core.errors import UnavailableError
 from penstock_gateway.access.authentication import Authenticator, TokenScopeError
 from penstock_gateway.http import metrics, principal, problems
@@ -27,6 +28,9 @@ from penstock_gateway.http import metrics, principal, problems
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SIGNED_LINKS = "/v1/answers/"
 """Paths below this have a signature, which replaces the token. They are secret."""
+
+_OPEN = "/v1/login"
+"""Says how to get a token."""
 
 _SIGNED = (_SIGNED_LINKS, "/v1/webhooks/")
 """Requests for paths below these need a signature, or another proof of a secret, instead of the token."""
@@ -72,7 +76,11 @@ class _Caller:
         self._checked = now
         # A stream outlives a broker that is away for a moment: it has nothing to send meanwhile.
         with contextlib.suppress(UnavailableError):
-            if await self._authenticator.grant(self._token, self._path) is None:
+            try:
+                found = await self._authenticator.grant(self._token, self._path)
+            except InvalidTokenError as error:
+                raise _RevokedError from error
+            if found is None:
                 raise _RevokedError
 
 
@@ -154,7 +162,7 @@ class Guard:
             text = "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS"
             return problems.problem(421, text), None
         path: str = scope["path"]
-        if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
+        if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED) or path == _OPEN:
             return None, None
         scheme, _, sent = authorization.partition(b" ")
         token = sent.strip().decode(errors="surrogateescape") if scheme.lower() == b"bearer" else ""
@@ -164,14 +172,20 @@ class Guard:
                 found = await self._authenticator.grant(token, path)
             except TokenScopeError as error:
                 return problems.problem(403, str(error)), None
+            except InvalidTokenError as error:
+                return _unauthorized(f"The token is not valid: {error}; get another one with `penstock login`"), None
         if found is None:
             text = (
                 f"The token is {'wrong' if authorization else 'missing'}: send 'Authorization: Bearer TOKEN'; the "
                 "token is in the file 'token' of the platform's state folder"
             )
-            return problems.problem(401, text, headers={"www-authenticate": "Bearer"}), None
+            return _unauthorized(text), None
         principal.set_grant(scope, found)
         return None, _Caller(self._authenticator, token, path)
+
+
+def _unauthorized(text: str) -> ASGIApp:
+    return problems.problem(401, text, headers={"www-authenticate": "Bearer"})
 
 
 class _Body:

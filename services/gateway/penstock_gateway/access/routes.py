@@ -10,7 +10,7 @@ from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList, 
 from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import NAMED, feature, requires
+from penstock_gateway.http.parameters import AUTHENTICATED, NAMED, feature, requires
 from penstock_gateway.http.principal import By, granted
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.project import PROJECT
@@ -22,7 +22,7 @@ NamedTokens = Annotated[Tokens, feature(Tokens)]
 _WRITE = [requires(Permission.TOKENS_WRITE)]
 
 
-@router.get("/whoami", summary="Get the principal of this request", dependencies=[requires(Permission.PLATFORM_READ)])
+@router.get("/whoami", summary="Get the principal of this request", dependencies=[AUTHENTICATED])
 async def whoami(request: Request) -> WhoAmI:
     """Facts, lists and logs name this principal for everything done with the token."""
     grant = granted(request)

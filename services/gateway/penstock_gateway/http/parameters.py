@@ -97,6 +97,10 @@ def requires(permission: Permission) -> Any:
     return Security(_checked, scopes=[permission.value])
 
 
+AUTHENTICATED: Any = Security(_checked)
+"""Dependency of operations that need a token, and no permission."""
+
+
 def check_key(key: str | None) -> None:
     """Check an idempotency key.
 
