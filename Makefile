@@ -12,12 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 	images compose-env compose-up compose-demo compose-down test-compose
 
 help: ## List every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setdemo-loop: $(STAMP) ## Play the loop: an endpoint drifts, is retrained and promoted by events alone
-	@$(BIN)/python examples/retraining/demo.py
-
-up: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
+setup: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
 
 $(STAMP): constraints.txt pyproject.toml hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Penstock needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
