@@ -84,7 +84,7 @@ ADDED: dict[str, set[str]] = {
     "Run": {"created", "resumed"},
     "ComparisonRow": {"has"},
     "ModelVersion": {"created", "refused", "registry"},
-    "Version": {"created", "definition"},
+    "Version": {"created", "definition", "environments"},
 }
 """Fields that the client fills from elsewhere: a key of a mapping, another response, itself."""
 

@@ -13,6 +13,7 @@ from penstock_testkit.docs import pages
 from penstock_testkit.docs.pages import Block, Command
 from penstock_testkit.docs.shell import BackgroundCommand, Shell
 from penstock_testkit.environment import platforms_below
+from penstock_testkit.servers.package_index import PackageIndex
 from penstock_testkit.servers.s3 import SECRET_KEY, S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,15 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 @pytest.fixture
+def index() -> Iterator[PackageIndex]:
+    """A package index, for pages that declare environments."""
+    with PackageIndex() as found:
+        for version in ("22.1.0", "22.2.0", "26.1.0"):
+            found.add("attrs", version, code=f"__version__ = {version!r}\n", module="attr")
+        yield found
+
+
+@pytest.fixture
 def reader(shell: Shell) -> Iterator[Reader]:
     made = Reader(shell)
     yield made
@@ -128,6 +138,11 @@ def test_page(page: Path, reader: Reader, request: pytest.FixtureRequest) -> Non
     if f":{S3_PORT}" in text:
         server: S3Server = request.getfixturevalue("s3_server")
         reader.shell.ports[S3_PORT] = server.endpoint.rpartition(":")[2]
+    if "import Environment" in text:
+        url = request.getfixturevalue("index").url
+        port = url.partition("//")[2].partition("/")[0].rpartition(":")[2]
+        reader.shell.ports[port] = port  # it is free to be used as it is
+        reader.shell.run(f"export UV_DEFAULT_INDEX={url} UV_CACHE_DIR={reader.shell.folder.parent / 'uv-cache'}")
     reader.read(text)
     assert not reader.problems, f"{page.relative_to(ROOT)}\n" + "\n\n".join(reader.problems)
 

@@ -152,7 +152,7 @@ def test_changing_a_data_file_creates_a_version(up: Workspace) -> None:
 
 def test_a_version_with_an_unavailable_environment_reports_missing_packages(up: Workspace) -> None:
     from penstock import bundle, sources
-    from penstock_core.environments import Environment
+    from penstock_core.environments.installed import Environment
 
     root = up.project("lacking", "x")
     (root / "flow.py").write_text(FLOW.replace("greeting", "lacking").replace("@step", "@step(retries=5)"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from penstock.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
+from penstock.errors import EnvironmentFailedError, RefusedError, RunFailedError, SourceError, UnauthorizedError
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
 
 FAILED = 1
@@ -38,7 +38,14 @@ def exit_code(error: BaseException) -> int:
     match error:
         case RunFailedError():
             return FAILED
-        case DefinitionError() | InputError() | InvalidIdError() | SourceError() | UsageError():
+        case (
+            DefinitionError()
+            | EnvironmentFailedError()
+            | InputError()
+            | InvalidIdError()
+            | SourceError()
+            | UsageError()
+        ):
             return USAGE
         case RefusedError() if error.status < 500 and not isinstance(error, UnauthorizedError):
             return USAGE

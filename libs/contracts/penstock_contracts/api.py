@@ -12,6 +12,7 @@ from penstock_contracts.commands import (
     EnvironmentInfo,
     GitInfo,
     InterpreterHint,
+    LockedEnvironment,
     StoreInfo,
     Version,
 )
@@ -38,6 +39,10 @@ class EnvironmentBody(EnvironmentInfo, RequestBody):
     """The environment that the pipeline was compiled in and runs in, without any path."""
 
 
+class LockedEnvironmentBody(LockedEnvironment, RequestBody):
+    """An environment that the pipeline declares, as `POST /v1/environments` resolved it."""
+
+
 class InterpreterBody(InterpreterHint, RequestBody):
     """Where the environment is installed on this machine; no part of a version's identity."""
 
@@ -60,6 +65,9 @@ class RegisterBody(RequestBody):
         description="SHA-256 of the project modules that the pipeline imports; null: the whole bundle",
     )
     environment: EnvironmentBody
+    environments: dict[str, LockedEnvironmentBody] = Field(
+        default_factory=dict, max_length=100, description="by name, for steps that name it"
+    )
     interpreter: InterpreterBody | None = None
     git: GitBody | None = None
     publish: bool = False

@@ -56,6 +56,13 @@ class LeaseHolder(_Model):
     offer: Offer
 
 
+class LockedEnvironment(EnvironmentInfo):
+    """An environment that a pipeline declares, after it was resolved: `digest` is the SHA-256 of its lock."""
+
+    index: str = Field(default="", max_length=1000, description="URL of the package index, if it is not the default")
+    extra_indexes: list[str] = Field(default_factory=list[str], max_length=100)
+
+
 class InterpreterHint(_Model):
     """Where an environment is installed on the registrant's machine; no part of a version's identity."""
 
@@ -86,6 +93,9 @@ class RegisterVersion(_Model):
         description="SHA-256 of the project modules that the pipeline imports; null: the whole bundle",
     )
     environment: EnvironmentInfo
+    environments: dict[str, LockedEnvironment] = Field(
+        default_factory=dict, max_length=100, description="what the environments that the pipeline declares resolve to"
+    )
     interpreter: InterpreterHint | None = None
     git: GitInfo | None = None
     publish: bool = False
@@ -102,6 +112,9 @@ class Version(_Model):
     source: str
     code: str | None = None
     environment: EnvironmentInfo
+    environments: dict[str, LockedEnvironment] = Field(
+        default_factory=dict, description="by name, for steps that name it"
+    )
     git: GitInfo | None = None
     pipeline: Pipeline
     registered_at: float

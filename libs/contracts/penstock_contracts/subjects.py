@@ -5,6 +5,7 @@ logs.{run_id}.{key}.{n}                output and latest metrics of attempts (st
 logs.{run_id}.{key}.{n}.progress       latest progress of attempts (stream LOGS)
 metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS)
 builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
+environments.{project}.{declaration}.{n}.{tail} builds of declared environments (stream BUILDS)
 ticks.{project}.{name}.{trigger}, armed.{…}  timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
 events.{project}.{type}                events that start runs and that steps wait for (stream EVENTS)
@@ -91,6 +92,9 @@ TRIGGERS_CONSUMER = "triggers"
 NOTIFICATIONS_CONSUMER = "notifications"
 """Durable consumers, on EVENTS and on NOTIFICATIONS, that decide on notifications and send them."""
 
+ENVIRONMENTS_CONSUMER = "environments"
+"""Durable consumer, on BUILDS, of the builders: environments to be built."""
+
 LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
 
@@ -101,6 +105,9 @@ SERVED_ENDPOINTS = "endpoints.*"
 
 RUNS_FINISHED = "runs.*.*.finished"
 """Filter for the ends of all runs."""
+
+ENVIRONMENTS_REQUESTED = "environments.*.*.*.requested"
+"""Filter for the requests of builds of environments."""
 
 KILLS = "kills.>"
 
@@ -333,6 +340,11 @@ def parse_model_subject(subject: str) -> tuple[str, str, int] | None:
 def rfc3339(at_ms: int) -> str:
     """Format a Unix time in milliseconds as message schedules need it."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def environment(project: str, declaration: str, build: int | Literal["*"], tail: str) -> str:
+    """Subject of a fact of a build of an environment, by the digest of its declaration."""
+    return f"environments.{project}.{declaration}.{build}.{tail}"
 
 
 def attempts(pool: str) -> str:

@@ -7,6 +7,8 @@ PenstockError                   base of all errors that Penstock raises on purpo
 ├── InputError                  the inputs of a run or a query are wrong [user]
 │   ├── InvalidInputsError      a run request is invalid; lists every problem [user]
 │   └── InvalidQueryError       (queries.search) a filter or an order is invalid [user]
+├── InvalidDeclarationError     (environments.declaration) a declared environment is invalid [user]
+├── InvalidLockError            (environments.lock) a text is no lock of an environment [platform]
 ├── UnavailableError            a service did not answer in time [platform, retryable]
 ├── ConditionError              (pipeline.conditions) a condition cannot be evaluated [user]
 ├── NoSuchPartError             (pipeline.tagged) a value has no such index or key [user]

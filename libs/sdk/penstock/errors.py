@@ -18,6 +18,7 @@ PenstockError (penstock_core.errors)
     ├── RefusedError           the platform rejected the request; carries the HTTP status
     │   ├── NotFoundError      the run, version, step, output or artifact does not exist
     │   └── UnauthorizedError  the token is missing or wrong
+    ├── EnvironmentFailedError a declared environment cannot be resolved or installed
     ├── RunFailedError         a run that should have succeeded failed or was cancelled
     ├── JobFailedError         a maintenance job of the platform failed or stopped answering
     └── SourceError            the user's file could not be imported; carries the user's traceback
@@ -111,6 +112,10 @@ class NotFoundError(RefusedError):
 
 class UnauthorizedError(RefusedError):
     """The token is missing or wrong."""
+
+
+class EnvironmentFailedError(ClientError):
+    """A declared environment cannot be resolved or installed; the message has the words of the resolver."""
 
 
 class RunFailedError(ClientError):

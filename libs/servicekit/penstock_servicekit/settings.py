@@ -39,6 +39,11 @@ class ServiceSettings(BaseSettings):
     ack_wait: float = Field(
         default=6.0, gt=0.5, description="seconds until unacknowledged messages are redelivered to another replica"
     )
+    environments_size: int = Field(
+        default=50 * 1024**3,
+        ge=0,
+        description="bytes of installed environments; beyond it, those that were not used for longest are removed",
+    )
     start_patience: float = Field(default=60.0, ge=0, description="seconds a service waits for NATS when it starts")
     reconnect_patience: float = Field(
         default=300.0, gt=0, description="seconds a service tries to reconnect to NATS until it exits with an error"

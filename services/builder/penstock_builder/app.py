@@ -7,13 +7,17 @@ import time
 import orjson
 
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
+from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_builder import subscribers
+from penstock_builder.environment_builds import EnvironmentBuilds
 from penstock_builder.service import BuilderService
 from penstock_builder.settings import BuilderSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, Version
 from penstock_core.errors import UnavailableError
+from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
 
 
@@ -74,25 +78,45 @@ class FreshBucket:
 
 
 class BuilderApp:
-    """The builder answers requests only: there is nothing to start or to finish."""
+    """The builder: answers requests, and works on the builds of environments."""
 
-    def __init__(self, context: ServiceContext) -> None:
+    def __init__(self, context: ServiceContext, settings: BuilderSettings) -> None:
         self._bus = context.bus
         service = BuilderService(FreshBucket(context.bus), NatsEdges(context.bus), time.time)
         subscribers.register(context, service)
+        folder = settings.home / "environments"
+        self._installed = VirtualEnvironments(folder, settings.environments_size, settings.build_timeout)
+        builds = EnvironmentBuilds(
+            context.bus,
+            Versions(context.bus),
+            self._installed if settings.install_environments else None,
+            settings.build_timeout,
+            lambda delivery, error: context.park(delivery.subject, delivery.data, error, delivery.stream_seq),
+        )
+        self._worker = DurableWorker(
+            context,
+            subjects.BUILDS,
+            subjects.ENVIRONMENTS_CONSUMER,
+            builds.handle,
+            prefetch=settings.builds,
+            concurrency=settings.builds,
+            retry_delay=5.0,
+        )
 
     async def start(self) -> None:
-        """FastStream has started the subscribers."""
+        """Start to take builds. FastStream has started the subscribers."""
+        self._worker.start()
 
     async def stop(self) -> None:
-        """FastStream stops the subscribers."""
+        """Stop. Builds that are not finished are delivered to another builder, or again later."""
+        await self._worker.stop()
+        self._installed.release()
 
     def ready(self) -> bool:
         """Whether requests can come in."""
-        return self._bus.client.is_connected
+        return self._bus.client.is_connected and self._worker.ready()
 
 
 def build(context: ServiceContext, settings: BuilderSettings) -> BuilderApp:
     """Put the builder together."""
-    del settings
-    return BuilderApp(context)
+    return BuilderApp(context, settings)

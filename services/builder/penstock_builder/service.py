@@ -33,7 +33,7 @@ from penstock_contracts.commands import (
 )
 from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError, UnavailableError
 from penstock_core.pipeline import ir_check
-from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.ir import Kind, Pipeline
 
 _TRIES = 50
 _HINTS = 8
@@ -87,6 +87,8 @@ class BuilderService:
                     error=f"the source bundle {command.source} is not in the artifact store: put it there, then "
                     "register again"
                 )
+            if (problem := await self._environment_problem(command)) is not None:
+                return VersionReply(error=problem)
             reply = await self._number(command, digest(command))
             assert reply.version is not None  # noqa: S101 - `_number` returns a version or raises
             await self._keep_hint(command)
@@ -94,6 +96,14 @@ class BuilderService:
             return reply.model_copy(update={"published": published})
         except (VersionTooLargeError, DefinitionError, InvalidIdError) as error:
             return VersionReply(error=str(error))
+
+    async def _environment_problem(self, command: RegisterVersion) -> str | None:
+        """Return what is wrong with the environments that a pipeline declares."""
+        for name in sorted({one.environment for one in command.pipeline.steps.values() if one.environment is not None}):
+            found = command.environments.get(name)
+            if found is None or await self._store.get(versions.lock_key(found.digest)) is None:
+                return f"environment {name!r} is not built: build it (POST /v1/environments), then register again"
+        return None
 
     async def _number(self, command: RegisterVersion, content: str) -> VersionReply:
         project, name = command.project, command.pipeline.name
@@ -113,6 +123,7 @@ class BuilderService:
                 source=command.source,
                 code=command.code,
                 environment=command.environment,
+                environments=command.environments,
                 git=command.git,
                 pipeline=command.pipeline,
                 registered_at=self._clock(),
@@ -200,5 +211,13 @@ def digest(command: RegisterVersion) -> str:
     for part in (pipeline, *pipeline["steps"].values(), *pipeline["nodes"]):
         for place in ("file", "line", "dynamic_code"):
             part.pop(place, None)
-    content = [pipeline, command.code or command.source, command.environment.digest]
+    content = [pipeline, command.code or command.source, _environments(command)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _environments(command: RegisterVersion) -> str | list[object]:
+    """Return what identifies the environments: that of the registrant counts only where a step runs in it."""
+    functions = [spec for spec in command.pipeline.steps.values() if spec.kind is Kind.FUNCTION]
+    own = command.environment.digest if any(spec.environment is None for spec in functions) or not functions else ""
+    declared = {name: found.digest for name, found in command.environments.items()}
+    return [own, declared] if declared else own

@@ -173,6 +173,7 @@ class ExecutorApp:
         await asyncio.gather(*(part.stop(self._settings.drain) for part in parts))
         await cancel(self._tasks)
         await self._platform.lease.release()
+        self._platform.installed.release()
 
     def about(self) -> dict[str, Any]:
         """Status details.

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import pydantic
 
 from penstock_contracts.commands import EnvironmentInfo, InterpreterHint, InterpreterHints
-from penstock_core import environments, exhaustion, step_environment
-from penstock_core.environments import Environment
+from penstock_core import exhaustion, step_environment
+from penstock_core.environments import installed
+from penstock_core.environments.installed import Environment
 from penstock_core.errors import PenstockError, UnavailableError
 
 _TIMEOUT = 60.0
@@ -99,7 +100,7 @@ class Interpreters:
                 continue
             if answer.environment.digest == wanted.digest:
                 return Interpreter(python, wanted.digest), answer.interpreter.folders
-            if differences := environments.differences(_environment(wanted), _environment(answer.environment)):
+            if differences := installed.differences(_environment(wanted), _environment(answer.environment)):
                 lacking.append((python, differences))
             else:
                 fitting.append(answer)
@@ -152,7 +153,7 @@ def _message(lacking: Sequence[tuple[str, list[str]]]) -> str:
     python, differences = min(here, key=lambda one: len(one[1]))
     return (
         f"no interpreter on this machine has the environment of this version. {python}: "
-        f"{environments.shorten(differences)}. Install these there, or register the pipeline again from the "
+        f"{installed.shorten(differences)}. Install these there, or register the pipeline again from the "
         "environment that shall run it (`penstock register FILE`, `penstock run FILE`), or set PENSTOCK_PYTHONS to an "
         "interpreter that has them"
     )

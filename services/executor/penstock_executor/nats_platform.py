@@ -15,6 +15,7 @@ from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.process import AttemptEnvironment
+from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import (
     ArtifactCommitted,
@@ -33,6 +34,7 @@ from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_core.shipping.publisher import MessagePublisher
 from penstock_executor.cache import CacheLookup, ResultCache
 from penstock_executor.checkpoints import latest_checkpoint
+from penstock_executor.declared_environments import DeclaredEnvironments
 from penstock_executor.interpreters import Interpreters
 from penstock_executor.lease import Lease
 from penstock_executor.settings import ExecutorSettings
@@ -60,7 +62,10 @@ class NatsPlatform:
         )
         self.versions = versions = Versions(context.bus)
         interpreters = Interpreters(versions.interpreters, [sys.executable, *settings.interpreters()])
-        self._sources = Sources(settings.home, versions, self.mirror.local_file, interpreters)
+        folder = settings.home / "environments"
+        self.installed = VirtualEnvironments(folder, settings.environments_size, settings.environment_timeout)
+        declared = DeclaredEnvironments(folder, versions, self.installed, context.log.info)
+        self._sources = Sources(settings.home, versions, self.mirror.local_file, interpreters, declared)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         """See the protocol."""

@@ -72,6 +72,11 @@ class PodPlatform(NatsPlatform):
                 "the artifact store is a folder of the platform's machine, which pods cannot reach: set "
                 "PENSTOCK_ARTIFACTS_URL to s3://BUCKET/PREFIX for the artifacts service"
             )
+        if attempt.environment:
+            raise WorkplaceError(
+                f"environment {attempt.environment!r} cannot be installed in pods, which have what their image has: "
+                "install it in the image, or run the step in a pool of processes"
+            )
         version = await self._version(attempt)
         checkpoint = await latest_checkpoint(attempt, self.facts, self.mirror.check, self._context.log.warning)
         given = [*attempt.inputs.values(), *([checkpoint] if checkpoint is not None else [])]

@@ -57,6 +57,9 @@ class ExecutorSettings(ServiceSettings):
     argo_config: Path | None = Field(
         default=None, description="YAML file that describes the pods of this pool, see docs/kubernetes.md"
     )
+    environment_timeout: float = Field(
+        default=1800.0, gt=0, description="seconds until the installation of a declared environment is given up"
+    )
     fork_servers: int = Field(default=4, ge=1, description="idle fork servers to keep")
 
     def interpreters(self) -> list[str]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.process import AttemptEnvironment
-from penstock_contracts.commands import Version
+from penstock_contracts.commands import LockedEnvironment, Version
 from penstock_core import source_bundles
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
 from penstock_core.source_bundles import BundleRefusedError
+from penstock_executor.declared_environments import DeclaredEnvironments
 from penstock_executor.interpreters import Interpreters
 
 
@@ -32,12 +33,14 @@ class Sources:
         versions: Versions,
         local_file: Callable[[str], Awaitable[Path]],
         interpreters: Interpreters,
+        declared: DeclaredEnvironments,
     ) -> None:
         self._folder = home / "sources"
         self._artifacts = home / "artifacts"
         self._versions = versions
         self._local_file = local_file
         self._interpreters = interpreters
+        self._declared = declared
         self._unpacked: dict[str, Path] = {}
         self._lock = asyncio.Lock()
 
@@ -50,7 +53,16 @@ class Sources:
             UnavailableError: it could not be read now.
         """
         version = await self._version(attempt)
+        if attempt.environment:
+            return self._locked(version, attempt).digest, version.source
         return (await self._interpreters.find(version.environment)).digest, version.source
+
+    def _locked(self, version: Version, attempt: AttemptRequested) -> LockedEnvironment:
+        found = version.environments.get(attempt.environment)
+        if found is None:
+            name = f"{attempt.pipeline} v{attempt.version}"
+            raise WorkplaceError(f"{name} has no environment {attempt.environment!r}: register it again")
+        return found
 
     async def _version(self, attempt: AttemptRequested) -> Version:
         version = await self._versions.get(attempt.project, attempt.pipeline, attempt.version)
@@ -64,10 +76,16 @@ class Sources:
         Raises:
             WorkplaceError: the version or its source is missing; the message says which.
             EnvironmentMissingError: no interpreter on this machine has the environment.
+            EnvironmentBuildError: a declared environment cannot be installed.
             UnavailableError: it could not be read now.
         """
         version = await self._version(attempt)
-        interpreter = await self._interpreters.find(version.environment)
+        modules = ""
+        if attempt.environment:
+            locked = self._locked(version, attempt)
+            interpreter, modules = await self._declared.find(locked), str(await self._declared.modules())
+        else:
+            interpreter = await self._interpreters.find(version.environment)
         source = self._unpacked.get(version.source) or await self._unpack(version.source)
         return AttemptEnvironment(
             source=str(source),
@@ -75,6 +93,7 @@ class Sources:
             artifacts=str(self._artifacts.resolve()),
             # Modules outside of the bundle may differ between versions with the same source and environment.
             environment=f"{interpreter.digest}/{version.code or ''}",
+            modules=modules,
         )
 
     async def _unpack(self, source: str) -> Path:

@@ -53,6 +53,8 @@ from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.endpoints_service import Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
 from penstock_gateway.endpoints.warm_calls import WarmCalls
+from penstock_gateway.environments import routes as environment_routes
+from penstock_gateway.environments.environments import Environments
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
@@ -139,6 +141,7 @@ ROUTERS = tuple(
         artifact_routes,
         lineage_routes,
         version_routes,
+        environment_routes,
         compare_routes,
         metric_routes,
         run_routes,
@@ -364,6 +367,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         auditor,
         artifacts,
         versions,
+        Environments(bus, version_store, followers, PROJECT),
         models,
         events,
         EventTail(bus, followers, PROJECT, closing, settings.stream_timeout),

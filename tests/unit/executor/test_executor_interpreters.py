@@ -10,8 +10,8 @@ import pytest
 
 from penstock import bundle
 from penstock_contracts.commands import EnvironmentInfo, InterpreterHint, InterpreterHints
-from penstock_core import environments
-from penstock_core.environments import Environment
+from penstock_core.environments import installed
+from penstock_core.environments.installed import Environment
 from penstock_executor.interpreters import EnvironmentMissingError, Interpreters
 from penstock_executor.settings import ExecutorSettings
 
@@ -90,11 +90,11 @@ def test_differences_exclude_installers_and_the_platform() -> None:
     packages = {"numpy": "2.0", "pip": "1", "penstock": "1", "penstock-platform": "1"}
     wanted = Environment(implementation="cpython", version="3.11.2", packages=packages)
     found = Environment(implementation="cpython", version="3.11.9", packages={"numpy": "2.0", "more": "1"})
-    assert environments.differences(wanted, found) == []
+    assert installed.differences(wanted, found) == []
     other = Environment(implementation="cpython", version="3.12.1", packages={"numpy": "2.0"})
-    assert environments.differences(wanted, other) == ["Python cpython 3.11 is required, it has cpython 3.12"]
+    assert installed.differences(wanted, other) == ["Python cpython 3.11 is required, it has cpython 3.12"]
     assert wanted.digest() == Environment(implementation="cpython", version="3.11", packages={"numpy": "2.0"}).digest()
-    assert environments.shorten([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"
+    assert installed.shorten([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"
 
 
 def test_the_setting_accepts_interpreters_and_virtual_environments(tmp_path: Path) -> None:

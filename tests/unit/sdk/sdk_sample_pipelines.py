@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from penstock import Resources, context, pipeline, step
+from penstock import Environment, Resources, context, pipeline, step
 
 calls: list[str] = []
 
@@ -41,7 +41,7 @@ class Config:
     pool="gpu",
     priority=5,
     concurrency="database",
-    environment="py311",
+    environment=Environment("py311", ["attrs>=23"]),
     secrets=["key"],
     env={"A": "b"},
 )

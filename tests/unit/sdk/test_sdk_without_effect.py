@@ -21,8 +21,8 @@ def test_effective_options_are_not_mentioned() -> None:
 
 
 def test_each_ineffective_option_is_named_with_step_and_line() -> None:
-    assert unsupported_option_warnings(compiled(environment="py312")) == [
-        "m.py:3: environment of step 'fit' has no effect in this version"
+    assert unsupported_option_warnings(compiled(secrets=("db",))) == [
+        "m.py:3: secrets of step 'fit' has no effect in this version"
     ]
     several = unsupported_option_warnings(compiled(secrets=("db",), environment="py312"))
     assert several == ["m.py:3: environment, secrets of step 'fit' have no effect in this version"]

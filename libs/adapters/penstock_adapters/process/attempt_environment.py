@@ -33,6 +33,8 @@ class AttemptEnvironment:
         python: path of the interpreter that runs the user's code.
         artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
         environment: digest of the environment; attempts with the same one and the same `source` share a fork server.
+        modules: folder with Penstock's modules, for an interpreter that has none; its environment is isolated: programs
+            of its own folder come first, and the executor's module path does not count.
         checkpoint: the latest checkpoint of the earlier attempts of the step, in the local store.
         limit: size in bytes of the largest artifact that the attempt may store; None for no limit.
         serve: makes it a warm worker.
@@ -42,6 +44,7 @@ class AttemptEnvironment:
     python: str
     artifacts: str
     environment: str
+    modules: str = ""
     checkpoint: Value | None = None
     limit: int | None = None
     serve: WarmOrder | None = None

@@ -61,7 +61,9 @@ class ForkServerPool:
             mark = f"{self._work.mark}.{number}"
             given = {**self._env, **(self._user.variables if self._user else {}), **env, VARIABLE: mark}
             variables = step_environment.variables(given, os.environ)
-            if paths := variables.get("PYTHONPATH"):
+            if where.modules:
+                variables |= _isolated(where, variables)
+            elif paths := variables.get("PYTHONPATH"):
                 # Fork servers and steps run in folders of their own.
                 variables["PYTHONPATH"] = os.pathsep.join(str(Path(one).absolute()) for one in paths.split(os.pathsep))
             folder = self._work.path / str(number)
@@ -125,3 +127,10 @@ class ForkServerPool:
         waiting = [server.idle_since for server in self._serving.values() if server.jobs == 0]
         if waiting:
             self._timer = self._loop.call_at(min(waiting) + self._idle, self._end_idle)
+
+
+def _isolated(where: AttemptEnvironment, variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an isolated virtual environment."""
+    programs = Path(where.python).parent
+    path = os.pathsep.join([str(programs), variables.get("PATH", os.defpath)])
+    return {"PYTHONPATH": where.modules, "VIRTUAL_ENV": str(programs.parent), "PATH": path}

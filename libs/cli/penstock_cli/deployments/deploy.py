@@ -50,7 +50,7 @@ def deploy(
             for one in prepared:
                 run.print_warnings(one)
                 if not dry_run:
-                    version = opened.client.pipelines.register(one)
+                    version = opened.client.pipelines.register(one, log=output.note)
                     if not json:
                         output.line(f"published {version.pipeline} v{version.version}")
             applied = _apply_all(opened.client, definitions, dry_run=dry_run)

@@ -56,7 +56,12 @@ def debug(
             client = connected.client
             run_id = resolve_run(client, name)
             found = client.runs.attempt(run_id, step, attempt)
-            interpreter = python or interpreters.find(found.environment, found.interpreters)
+            variables = dict(found.request["env"])
+            if python is None and found.request["environment"]:
+                interpreter = interpreters.declared(found.request["environment"], found.environment, client.home)
+                variables["PYTHONPATH"] = str(interpreters.modules(folder / "modules"))
+            else:
+                interpreter = python or interpreters.find(found.environment, found.interpreters)
             source = _local_source(found) if with_local_code else _unpack(client, found.source, folder / "source")
             fetched = result_reader.ArtifactCache(client.transport, client.home)
             _link_artifacts(found, fetched, folder / "artifacts")
@@ -75,7 +80,7 @@ def debug(
         number = found.request["attempt"]
         code = "the code of this folder" if with_local_code else "the code of the run"
         output.note(f"attempt {number} of step {step} ({found.state}) of run {run_id}, with {code} and {interpreter}")
-        ended = _call([interpreter, "-P", "-m", "penstock.runner.debugger", str(order)], found.request["env"])
+        ended = _call([interpreter, "-P", "-m", "penstock.runner.debugger", str(order)], variables)
     raise typer.Exit(ended)
 
 

@@ -30,7 +30,7 @@ def register(
             with run.stdout_to_stderr() if json else contextlib.nullcontext():
                 prepared = sources.prepare(source)
             run.print_warnings(prepared)
-            version = session.open_session(embedded).client.pipelines.register(prepared)
+            version = session.open_session(embedded).client.pipelines.register(prepared, log=output.note)
     if json:
         output.as_json({name: getattr(version, name) for name in ("pipeline", "version", "created", "published")})
         return

@@ -189,7 +189,7 @@ def _submit(
     from penstock_cli.platform import session
 
     connected = session.open_session(embedded)
-    version = connected.client.pipelines.register(prepared, publish=False)
+    version = connected.client.pipelines.register(prepared, publish=False, log=output.note)
     limits.warn_unknown_limits(connected.client, prepared.ir)
     return connected, connected.client.run(version, **wanted)
 

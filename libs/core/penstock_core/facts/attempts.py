@@ -76,6 +76,7 @@ class AttemptRequested:
         seed: what random generators start from, together with `key`; None: from entropy.
         closing: whether it runs after the main phase of the run, so that a cancel of the run does not stop it.
         limited: whether it has slots of limits, which are released when no process of it is left.
+        environment: name of the environment of the version that it runs in; empty: that which compiled the pipeline.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -102,6 +103,7 @@ class AttemptRequested:
     cache: CacheRule | None = None
     closing: bool = False
     limited: bool = False
+    environment: str = ""
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.pipeline import conditions, values
 from penstock_core.pipeline.conditions import Condition
 
@@ -94,6 +95,7 @@ class StepSpec:
             `code` that of the source, see `penstock.authoring.step_code`.
         seed: what random generators start from, together with the key of the step; None: from entropy.
         dynamic_code: `file:line: reason` if the source does not show which code the step runs; else empty.
+        environment: name of the pipeline's environment that it runs in; None: that which compiled the pipeline.
         target: pipeline of the child run of a step of kind `run`, in version `target_version` (None: the latest).
     """
 
@@ -206,6 +208,7 @@ class Pipeline:
         deadline: seconds from the request of a run until it fails.
         max_active: runs of the pipeline that may be active at the same time.
         overlap: what happens to further runs.
+        environments: what steps name as their environment.
     """
 
     ir: int = IR_VERSION
@@ -218,6 +221,7 @@ class Pipeline:
     deadline: float | None = None
     max_active: int | None = None
     overlap: Overlap = Overlap.QUEUE
+    environments: tuple[EnvironmentDeclaration, ...] = ()
     file: str | None = None
     line: int | None = None
 

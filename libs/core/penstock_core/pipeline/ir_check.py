@@ -52,9 +52,17 @@ def check(pipeline: Pipeline) -> None:
         twice = next(key for key, n in Counter(node.key for node in pipeline.nodes).items() if n > 1)
         raise DefinitionError(f"step key {twice!r} is used twice", nodes[twice].file, nodes[twice].line)
     _check_bounds(pipeline, pipeline)
+    environments = Counter(one.name for one in pipeline.environments)
     for spec in pipeline.steps.values():
         _check_spec(spec)
         _check_bounds(pipeline, spec)
+        if spec.environment is not None and environments[spec.environment] != 1:
+            raise DefinitionError(
+                f"step {spec.name!r} names the environment {spec.environment!r}, which the pipeline defines "
+                f"{'more than once' if environments[spec.environment] else 'nowhere'}",
+                spec.file,
+                spec.line,
+            )
     for node in pipeline.nodes:
         _check_node(pipeline, node, nodes, params)
     for name, binding in pipeline.outputs.items():

@@ -268,6 +268,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         cache=_cache(spec, step, run),
         closing=node.phase is not Phase.MAIN,
         limited=bool(limits),
+        environment=spec.environment or "",
     )
 
 

@@ -43,14 +43,14 @@ class Changes:
         params: parameters of the pipeline with another value.
         begin: steps that run again with everything downstream: keys, items, names of steps or of inlined pipelines.
         source: whether the source differs, so that code of unknown dependencies may differ.
-        environment: whether the environment of all steps differs.
+        environments: names of environments whose packages differ; empty for that which compiled the pipeline.
         lost: digests of artifacts that are no longer in the store.
     """
 
     params: frozenset[str] = frozenset()
     begin: tuple[str, ...] = ()
     source: bool = False
-    environment: bool = False
+    environments: frozenset[str] = frozenset()
     lost: Collection[str] = frozenset()
 
 
@@ -151,7 +151,7 @@ def _defined_otherwise(old: Plan, new: Plan, key: str, changes: Changes) -> str 
     was, now = old.specs[key], new.specs[key]
     if any(getattr(was, name) != getattr(now, name) for name in _CODE):
         return "its code or its environment changed"
-    if now.kind is Kind.FUNCTION and changes.environment:
+    if now.kind is Kind.FUNCTION and (now.environment or "") in changes.environments:
         return "the packages of the environment changed"
     if now.kind is Kind.FUNCTION and changes.source and (now.dynamic_code or not now.code):
         return "the source changed, and which part of it the step uses is unknown"

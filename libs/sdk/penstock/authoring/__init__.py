@@ -7,6 +7,7 @@ intermediate representation that the platform runs. Every mistake is a `Definiti
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
 from penstock.authoring.branch_join import one_of
 from penstock.authoring.deployments import Cron, Endpoint, On, Partitions, Webhook
+from penstock.authoring.environments import Environment
 from penstock.authoring.notify import Notify
 from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
@@ -17,6 +18,7 @@ __all__ = [
     "Cache",
     "Cron",
     "Endpoint",
+    "Environment",
     "Notify",
     "On",
     "Partitions",

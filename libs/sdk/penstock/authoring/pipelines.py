@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from penstock import codec, hints
-from penstock.authoring import limit_sizes, options, steps
+from penstock.authoring import environments, limit_sizes, options, steps
+from penstock.authoring.environments import Environment
 from penstock.authoring.options import Duration
 from penstock.authoring.trace import pipeline_tracer
 from penstock.authoring.trace.drafts import Definition, Draft
 from penstock.authoring.trace.pipeline_tracer import Graph
 from penstock.hints import signature
+from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir, ir_check
 
@@ -42,6 +44,7 @@ class Pipeline:
         self.function = function
         self.name = name
         self.settings = dict(settings or {})
+        self.environment: Environment | None = self.settings.pop("environment", None)
         self.file, self.line = signature.place(function)
         self._local = signature.read_local(function, f"pipeline {name!r}")
 
@@ -101,11 +104,15 @@ class Pipeline:
             DefinitionError: the pipeline is not valid; with the user's file and line.
         """
         spec = spec or (lambda name, one: dataclasses.replace(one.spec(), name=name))
+        named = {name: spec(name, one) for name, one in graph.steps.items()}
+        if self.environment is not None:
+            named = {name: in_environment(one, self.environment.name) for name, one in named.items()}
         compiled = ir.Pipeline(
             name=self.name,
             description=self.description,
             params=tuple(self.parameter(one) for one in self.signature.inputs.values()),
-            steps={name: spec(name, one) for name, one in graph.steps.items()},
+            steps=named,
+            environments=self._environments(graph),
             nodes=tuple(draft.node() for draft in graph.drafts),
             outputs=graph.outputs,
             file=self.file,
@@ -115,6 +122,21 @@ class Pipeline:
         ir_check.check(compiled)
         limit_sizes.check(compiled)
         return dataclasses.replace(compiled, nodes=tuple(draft.node() for draft in in_order(graph)))
+
+    def _environments(self, graph: Graph) -> tuple[EnvironmentDeclaration, ...]:
+        """The declarations of the environments that steps run in.
+
+        Raises:
+            DefinitionError: one is not valid, or two have the same name.
+        """
+        found: dict[str, EnvironmentDeclaration] = {}
+        for one in (self.environment, *(getattr(step, "environment", None) for step in graph.steps.values())):
+            if not isinstance(one, Environment):
+                continue
+            declared = one.declaration()
+            if found.setdefault(one.name, declared) != declared:
+                raise DefinitionError(f"two environments have the name {one.name!r}", self.file, self.line)
+        return tuple(found.values())
 
     def deploy(self, name: str, *, triggers: Sequence[Trigger] = (), **settings: Any) -> Deployment:
         """Declare a deployment: when and how the pipeline runs by itself.
@@ -186,6 +208,13 @@ class Pipeline:
         return steps.port(one)
 
 
+def in_environment(spec: ir.StepSpec, name: str) -> ir.StepSpec:
+    """Return a step with the environment of its pipeline, unless it has its own."""
+    if spec.kind is not ir.Kind.FUNCTION or spec.environment is not None:
+        return spec
+    return dataclasses.replace(spec, environment=name)
+
+
 def in_order(graph: Graph) -> list[Draft]:
     """The calls in an order that runs: as they were made, except where `.after` names a later one.
 
@@ -230,6 +259,7 @@ def pipeline(
     deadline: Duration | None = None,
     max_active_runs: int | None = None,
     overlap: Literal["queue", "skip", "cancel_previous", "buffer_one"] = "queue",
+    environment: Environment | None = None,
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 
 
@@ -241,8 +271,8 @@ def pipeline(function: Callable[..., Any] | None = None, /, **given: Any) -> Any
         **given: the options. `name` (default: the function's), `deadline` after which an unfinished run fails, counted
             from its request; `max_active_runs`, the limit of concurrent runs; `overlap`, what happens to a run over
             that limit: it waits (`queue`), is skipped (`skip`), cancels the oldest run (`cancel_previous`), or waits
-            unless another run waits already (`buffer_one`). Times are "10m",
-            "30s", seconds or a timedelta.
+            unless another run waits already (`buffer_one`); `environment`, in which its steps run, unless they have
+            one of their own. Times are "10m", "30s", seconds or a timedelta.
 
     Raises:
         DefinitionError: it is no plain function, or an option is unknown or not valid; with the user's file and line.
@@ -287,6 +317,11 @@ def _overlap(value: Any) -> dict[str, Any]:
     return {"overlap": ir.Overlap(value)}
 
 
+def _environment(value: Any) -> dict[str, Any]:
+    environments.environment(value)
+    return {"environment": value}
+
+
 def _name(value: Any) -> dict[str, Any]:
     options.name(value, "pipeline name")
     return {}
@@ -297,4 +332,5 @@ _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "deadline": lambda value: {"deadline": options.duration(value, "deadline")},
     "max_active_runs": lambda value: {"max_active": options.whole(value, "max_active_runs", 1, 100_000)},
     "overlap": _overlap,
+    "environment": _environment,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from penstock.authoring import options
+from penstock.authoring import environments, options
+from penstock.authoring.environments import Environment
 from penstock.authoring.options import Cache, Duration, Resources
 from penstock.authoring.trace.drafts import CallOptions
 from penstock_core.pipeline import ir, ir_check
@@ -30,7 +31,7 @@ class StepOptions(TypedDict, total=False):
     pool: str | None
     priority: int | None
     concurrency: str | None
-    environment: str | None
+    environment: Environment | None
     secrets: Sequence[str] | None
     env: Mapping[str, str] | None
     seed: int | None
@@ -88,7 +89,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "pool": ("spec", _one("pool", lambda value: options.name(value, "pool"))),
     "priority": ("spec", _one("priority", lambda value: options.whole(value, "priority", -1000, 1000))),
     "concurrency": ("spec", options.concurrency),
-    "environment": ("spec", _one("environment", lambda value: options.name(value, "environment"))),
+    "environment": ("spec", _one("environment", environments.environment)),
     "secrets": ("spec", _one("secrets", lambda value: options.texts(value, "secrets"))),
     "env": ("spec", _one("env", options.environment_variables)),
     "seed": ("spec", _one("seed", lambda value: options.whole(value, "seed", 0, 2**63 - 1))),

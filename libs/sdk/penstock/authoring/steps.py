@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from penstock import codec, hints
 from penstock.authoring import mapping, options, step_options
+from penstock.authoring.environments import Environment
 from penstock.authoring.mapping import Mappable
 from penstock.authoring.step_options import StepOptions
 from penstock.authoring.trace import pipeline_tracer
@@ -111,6 +112,11 @@ class Step(Mappable, Generic[P, R]):
         found = self._local or signature.read(self.function, f"step {self.name!r}")
         signature.check_defaults(found, "input", f"step {self.name!r}", self.file, self.line)
         return found
+
+    @property
+    def environment(self) -> Environment | None:
+        """The environment that it runs in, if it has one of its own."""
+        return self._given.get("environment")
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -299,7 +305,7 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `pool`: pool of executors.
             `priority`: higher values run first.
             `concurrency`: name of a limit, `"gpu"`, or with its size, `"gpu:2"`.
-            `environment`: name of an environment.
+            `environment`: `Environment(…)` that it runs in; default: that of the pipeline, or what compiles it.
             `secrets`: names of secrets.
             `env`: environment variables.
             `seed`: seeds `random`, NumPy, torch and the generators of the module, with this number and the step's key.

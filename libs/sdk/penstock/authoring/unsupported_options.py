@@ -19,7 +19,6 @@ def unsupported_option_warnings(pipeline: Pipeline) -> list[str]:
 
 def _options(spec: StepSpec) -> list[str]:
     asked = {
-        "environment": spec.environment is not None,
         "secrets": bool(spec.secrets),
     }
     return [name for name, wanted in asked.items() if wanted]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bundle.imports import INSTALLED
-from penstock_core.environments import Environment
+from penstock_core.environments.installed import Environment
 
 _FOLDER = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(-py\d.*)?\.(dist|egg)-info\Z")
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.client.backfills import Backfills
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
+    from penstock.client.environments import Environments
     from penstock.client.models import Models
     from penstock.client.partitions import Partitions
     from penstock.client.trace import TraceNode
@@ -120,6 +121,13 @@ class Client:
         from penstock.client.endpoints import Endpoints
 
         return Endpoints(self.transport, self.artifacts)
+
+    @cached_property
+    def environments(self) -> Environments:
+        """Environments that pipelines declare."""
+        from penstock.client.environments import Environments
+
+        return Environments(self.transport)
 
     @cached_property
     def models(self) -> Models:

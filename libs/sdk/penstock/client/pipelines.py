@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -30,6 +31,7 @@ class Version:
         latest: whether it was published last of all; not after `register`.
         git: commit, branch and whether there were uncommitted changes, for a source in a Git repository.
         steps: number of steps; only in lists.
+        environments: what the environments that the pipeline declares resolved to, by name; only after `Pipelines.get`.
         definition: the compiled pipeline as JSON (parameters, steps, nodes, outputs); only after `Pipelines.get`.
     """
 
@@ -47,6 +49,7 @@ class Version:
     latest: bool = False
     git: dict[str, Any] | None = None
     steps: int | None = None
+    environments: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
     definition: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __repr__(self) -> str:
@@ -61,35 +64,51 @@ class Pipelines:
         self._artifacts = artifacts
 
     def register(
-        self, pipeline: Pipeline | PreparedPipeline | str | os.PathLike[str], *, publish: bool = True
+        self,
+        pipeline: Pipeline | PreparedPipeline | str | os.PathLike[str],
+        *,
+        publish: bool = True,
+        log: Callable[[str], None] | None = None,
     ) -> Version:
-        """Compile a pipeline, upload its source, register it as a version and publish that.
+        """Compile a pipeline, build its environments, upload its source, register it as a version and publish that.
 
         Idempotent: equal pipeline, code and environment return the existing version.
 
         Args:
             pipeline: a `Pipeline` object, or a file or folder that defines one (`FILE` or `FILE:PIPELINE`).
             publish: make it the version that `latest` resolves to; False: register an experiment.
+            log: receives the lines that builds of its environments print.
 
         Raises:
             DefinitionError: the pipeline does not compile; names the user's file and line.
+            EnvironmentFailedError: an environment that it declares cannot be built.
             SourceError: the file cannot be imported.
         """
         # The compiler is imported only by clients that register.
         from penstock import sources
 
         prepared = pipeline if isinstance(pipeline, sources.PreparedPipeline) else sources.prepare(pipeline)
+        environments = self._environments(prepared, log)
         self._artifacts.upload(prepared.source.data, prepared.source.digest)
         body = {
             "pipeline": prepared.ir,
             "source": prepared.source.digest,
             "code": prepared.code,
             "environment": prepared.environment,
+            "environments": environments,
             "interpreter": prepared.interpreter,
             "git": prepared.git,
             "publish": publish,
         }
         return views.build(Version, self._transport.json("POST", "/v1/versions", body=body))
+
+    def _environments(self, prepared: PreparedPipeline, log: Callable[[str], None] | None) -> dict[str, dict[str, Any]]:
+        if not prepared.ir.environments:
+            return {}
+        from penstock.client.environments import Environments
+
+        environments = Environments(self._transport)
+        return {one.name: environments.build(one, log=log).resolved for one in prepared.ir.environments}
 
     def versions(self, pipeline: str | None = None) -> list[Version]:
         """Return the registered versions of one pipeline, or of all, oldest first."""

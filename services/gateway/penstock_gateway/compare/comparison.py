@@ -125,10 +125,9 @@ def _durations(folded: FoldedRun, steps: Mapping[str, StepState]) -> Part:
 def _of_version(version: Version) -> dict[str, Part]:
     specs = version.pipeline.steps
     code = {(node.key, "code"): specs[node.step].code for node in version.pipeline.nodes if specs[node.step].code}
-    environment = version.environment
     return {
         "code": code | {("", "source"): version.source},
-        "environment": _environment(environment.digest, environment.version, environment.packages),
+        "environment": _environments(version),
         "git": {("", name): value for name, value in (version.git.model_dump() if version.git else {}).items()},
     }
 
@@ -146,6 +145,15 @@ def _of_script(folded: FoldedRun, steps: Sequence[StepState]) -> dict[str, Part]
         ),
         "git": {("", name): trigger[name] for name in ("commit", "branch", "remote", "dirty") if name in trigger},
     }
+
+
+def _environments(version: Version) -> Part:
+    own = version.environment
+    found = _environment(own.digest, own.version, own.packages)
+    for name, one in version.environments.items():
+        parts = _environment(one.digest, one.version, one.packages)
+        found |= {(key, f"{name}: {what}"): value for (key, what), value in parts.items()}
+    return found
 
 
 def _environment(digest: str, python: str, packages: dict[str, Any]) -> Part:

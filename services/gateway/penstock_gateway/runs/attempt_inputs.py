@@ -54,7 +54,8 @@ class AttemptInputsReader:
             exist = f"it has the attempts 1 to {last}" if last > 1 else "it has one attempt"
             raise NotFoundError(f"Step {key!r} has no attempt {number or last}", exist)
         version = await self._versions.get(request.pipeline, request.version)
-        hints = await self._store.interpreters(version.environment.digest)
+        environment = version.environments.get(request.environment, version.environment)
+        hints = await self._store.interpreters(environment.digest)
         try:
             resolved = await resolve_inputs(request, self._log.last)
         except UnavailableError:
@@ -67,7 +68,7 @@ class AttemptInputsReader:
                 "checkpoint": await self._checkpoint(request),
                 "state": step.status.value,
                 "source": version.source,
-                "environment": version.environment,
+                "environment": environment,
                 "interpreters": [hint.python for hint in hints.interpreters],
             }
         )

@@ -92,16 +92,16 @@ class Resumptions:
     ) -> Changes:
         before, now = old.requested.inputs, request.inputs
         changed = {name for name in {*before, *now} if _encoded(before.get(name)) != _encoded(now.get(name))}
-        source = environment = False
+        source, environments = False, frozenset[str]()
         if version.version != old.requested.version:
             earlier = await self._versions.find(old.requested.pipeline, old.requested.version)
             source = earlier is None or (earlier.code or earlier.source) != (version.code or version.source)
-            environment = earlier is None or earlier.environment.digest != version.environment.digest
+            environments = _changed_environments(earlier, version)
         return Changes(
             params=frozenset(changed),
             begin=begin,
             source=source,
-            environment=environment,
+            environments=environments,
             lost=await self._lost(old.state),
         )
 
@@ -150,3 +150,13 @@ def _check_steps(plan: Plan, begin: tuple[str, ...]) -> None:
 def _encoded(value: values.Value | None) -> bytes:
     """Return a value as JSON, in which 1 and True differ."""
     return orjson.dumps(value)
+
+
+def _changed_environments(earlier: Version | None, version: Version) -> frozenset[str]:
+    """Return the names of environments whose packages differ; empty for that which compiled the pipeline."""
+    before = _digests(earlier) if earlier is not None else {}
+    return frozenset(name for name, digest in _digests(version).items() if before.get(name) != digest)
+
+
+def _digests(version: Version) -> dict[str, str]:
+    return {"": version.environment.digest, **{name: one.digest for name, one in version.environments.items()}}

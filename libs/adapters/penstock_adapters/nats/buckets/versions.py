@@ -2,7 +2,8 @@
 
 Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.highest` and
 `{project}.{pipeline}.by-digest.{digest}` hold a number; `{project}.{pipeline}.published` holds `Publications`;
-`interpreters.{digest}` holds `InterpreterHints` of an environment. Versions are immutable, so readers cache them.
+`interpreters.{digest}` holds `InterpreterHints` of an environment, and `locks.{digest}` the lock of one, compressed.
+Versions are immutable, so readers cache them.
 
 An unreadable value costs its own entry only: an unreadable version is listed apart, an unreadable number or list of
 publications counts as missing, so that the builder writes it again.
@@ -22,6 +23,8 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.shared_reads import SharedReads
 from penstock_contracts import subjects
 from penstock_contracts.commands import InterpreterHints, Publications, Version
+from penstock_core.environments import lock
+from penstock_core.environments.lock import EnvironmentLock, InvalidLockError
 from penstock_core.errors import PenstockError
 
 LIMIT = 900 * 1024
@@ -59,6 +62,38 @@ def published_key(project: str, pipeline: str) -> str:
 def interpreters_key(digest: str) -> str:
     """Key of the interpreters that registrants had for an environment."""
     return f"interpreters.{digest}"
+
+
+def lock_key(digest: str) -> str:
+    """Key of the lock of an environment."""
+    return f"locks.{digest}"
+
+
+def pack_lock(lock: EnvironmentLock) -> bytes:
+    """Encode a lock.
+
+    Raises:
+        VersionTooLargeError: it does not fit a message.
+    """
+    packed = zlib.compress(lock.text().encode(), 6)
+    if len(packed) > LIMIT:
+        raise VersionTooLargeError(f"the lock of an environment has {len(packed)} bytes; the limit is {LIMIT}")
+    return packed
+
+
+def unpack_lock(digest: str, data: bytes) -> EnvironmentLock:
+    """Read a stored lock.
+
+    Raises:
+        UnreadableVersionError: the bytes are not the lock with this digest.
+    """
+    try:
+        found = lock.parse(zlib.decompressobj().decompress(data, _UNPACKED_LIMIT).decode())
+    except (zlib.error, UnicodeDecodeError, InvalidLockError) as error:
+        raise UnreadableVersionError(f"a stored lock of an environment is unreadable: {error}") from error
+    if found.digest() != digest:
+        raise UnreadableVersionError(f"the stored lock {digest[:12]} has another content")
+    return found
 
 
 def digest_key(project: str, pipeline: str, digest: str) -> str:
@@ -182,6 +217,19 @@ class Versions:
         entries = await self._bucket.list(f"{project}.{pipeline or '*'}.published")
         found = {entry.key.split(".")[1]: read_publications(entry) for entry in entries}
         return {name: published for name, published in found.items() if published is not None}
+
+    async def lock(self, digest: str) -> EnvironmentLock | None:
+        """The lock of an environment, or None.
+
+        Raises:
+            UnreadableVersionError: it is damaged.
+        """
+        entry = await self._bucket.get(lock_key(digest))
+        return unpack_lock(digest, entry.value) if entry is not None else None
+
+    async def keep_lock(self, lock: EnvironmentLock) -> None:
+        """Store the lock of an environment. Storing it again is safe."""
+        await self._bucket.put(lock_key(lock.digest()), pack_lock(lock), 0)
 
     async def interpreters(self, digest: str) -> InterpreterHints:
         """Where registrants had an environment installed."""

@@ -1,0 +1,100 @@
+"""Builds of declared environments: their facts in the stream BUILDS, and their view over HTTP."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from penstock_contracts.bodies import RequestBody
+from penstock_contracts.commands import LockedEnvironment
+from penstock_core.environments.declaration import FILE, LINES, EnvironmentDeclaration
+from penstock_core.ids import NAME_PATTERN
+
+_Lines = Field(default_factory=list[str], max_length=LINES)
+
+
+class DeclarationBody(RequestBody):
+    """An environment to be resolved to exact versions with hashes, and installed.
+
+    An equal declaration that was resolved before gives the same environment. With `refresh` it is resolved again, so
+    that newer versions of its distributions are found.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    python: str = Field(max_length=10, description="minor version of Python, such as 3.12")
+    requirements: list[str] = _Lines
+    constraints: list[str] = _Lines
+    index: str = Field(default="", max_length=1000, description="URL of the package index, if it is not the default")
+    extra_indexes: list[str] = Field(default_factory=list[str], max_length=100)
+    pyproject: str = Field(default="", max_length=FILE, description="content of pyproject.toml, for uv.lock")
+    uv_lock: str = Field(default="", max_length=FILE, description="content of uv.lock")
+    extras: list[str] = Field(default_factory=list[str], max_length=100)
+    refresh: bool = False
+
+    def declaration(self) -> EnvironmentDeclaration:
+        """Return the declaration.
+
+        Raises:
+            InvalidDeclarationError: it is not valid.
+        """
+        return EnvironmentDeclaration(
+            name=self.name,
+            python=self.python,
+            requirements=tuple(self.requirements),
+            constraints=tuple(self.constraints),
+            index=self.index,
+            extra_indexes=tuple(self.extra_indexes),
+            pyproject=self.pyproject,
+            uv_lock=self.uv_lock,
+            extras=tuple(self.extras),
+        )
+
+
+class EnvironmentRequested(BaseModel):
+    """Build n of an environment is to be made. `at` is in Unix seconds, `by` the principal."""
+
+    declaration: EnvironmentDeclaration
+    build: int
+    at: float
+    by: str = ""
+
+
+class EnvironmentFinished(BaseModel):
+    """A build ended: with an environment, or the error of the resolver or the installation."""
+
+    environment: LockedEnvironment | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+
+class EnvironmentLog(BaseModel):
+    """Lines that a build printed."""
+
+    lines: list[str]
+
+
+class LockView(BaseModel):
+    """The lock of an environment: a requirements file with hashes, whose SHA-256 is its digest."""
+
+    digest: str
+    text: str
+
+
+class EnvironmentView(BaseModel):
+    """A build of a declared environment.
+
+    Attributes:
+        id: SHA-256 of the declaration.
+        build: number of the build; a refresh makes another one.
+        state: `ready` environments can be named in registrations; why one failed is in `error`.
+        log: lines of the build's log after the cursor that was given, and `after`, the next cursor.
+    """
+
+    id: str
+    build: int
+    state: Literal["building", "ready", "failed"]
+    environment: LockedEnvironment | None = None
+    error: str = ""
+    log: list[str] = Field(default_factory=list[str])
+    after: int = 0

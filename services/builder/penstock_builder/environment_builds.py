@@ -1,0 +1,150 @@
+"""Builds environments: resolves a declaration to a lock, and installs it on this machine.
+
+In: `requested` facts of builds, which the builders share. Out: lines of the log, and `finished`, once for each build.
+
+Promises: an environment with a lock is in the bucket of versions before its build is finished. A builder that is
+killed leaves the request unacknowledged, and another one builds it again: equal declarations resolve anew only while
+no build has finished, and one that is installed is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import pydantic
+
+from penstock_adapters.nats.buckets.versions import Versions, VersionTooLargeError
+from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
+from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.uv import resolver
+from penstock_adapters.uv.command import EnvironmentBuildError, Log
+from penstock_adapters.uv.virtual_environments import VirtualEnvironments
+from penstock_contracts import subjects
+from penstock_contracts.commands import LockedEnvironment
+from penstock_contracts.environments import EnvironmentFinished, EnvironmentLog, EnvironmentRequested
+from penstock_core.environments.declaration import EnvironmentDeclaration
+from penstock_core.errors import UnavailableError
+
+_TRIES = 3
+"""Deliveries of a build whose index does not answer, or whose disk is full, until it has failed."""
+
+_LOG_INTERVAL = 0.2
+_LOG_LINES = 200
+"""Lines in one message of a log."""
+
+Park = Callable[[Delivery, str], Awaitable[None]]
+
+
+class EnvironmentBuilds:
+    """Handles requested builds.
+
+    Args:
+        bus: the connection.
+        versions: where locks are stored.
+        installed: the environments of this machine; None: they are resolved only.
+        timeout: seconds until a build is given up.
+        park: puts an unreadable request into the dead-letter stream.
+    """
+
+    def __init__(
+        self, bus: Bus, versions: Versions, installed: VirtualEnvironments | None, timeout: float, park: Park
+    ) -> None:
+        self._bus = bus
+        self._versions = versions
+        self._installed = installed
+        self._timeout = timeout
+        self._park = park
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Build an environment.
+
+        Raises:
+            UnavailableError: something does not answer; the build is delivered again.
+        """
+        try:
+            request = EnvironmentRequested.model_validate_json(delivery.data)
+        except pydantic.ValidationError as error:
+            await self._park(delivery, str(error))
+            return
+        prefix = delivery.subject.removesuffix(".requested")
+        if await self._bus.last(subjects.BUILDS, f"{prefix}.finished") is not None:
+            return
+        start = time.monotonic()
+        async with _Lines(self._bus, f"{prefix}.log") as log:
+            try:
+                finished = EnvironmentFinished(environment=await self._build(request.declaration, log.add))
+            except (EnvironmentBuildError, VersionTooLargeError) as error:
+                finished = EnvironmentFinished(error=str(error))
+            except TimeoutError:
+                finished = EnvironmentFinished(
+                    error=f"it was not built in {self._timeout:.0f} s (PENSTOCK_BUILD_TIMEOUT)"
+                )
+            except UnavailableError as error:
+                if delivery.delivered < _TRIES:
+                    log.add(f"{error}; trying again")
+                    raise
+                finished = EnvironmentFinished(error=str(error))
+        await self._append(f"{prefix}.finished", finished.model_copy(update={"seconds": time.monotonic() - start}))
+        if self._installed is not None:
+            await self._installed.remove_unused()
+
+    async def _build(self, declaration: EnvironmentDeclaration, log: Log) -> LockedEnvironment:
+        async with asyncio.timeout(self._timeout):
+            lock = await resolver.resolve(declaration, log, self._timeout)
+            if self._installed is not None:
+                await self._installed.install(lock, resolver.indexes(declaration), log)
+        await self._versions.keep_lock(lock)
+        return LockedEnvironment(
+            version=declaration.python,
+            digest=lock.digest(),
+            packages=lock.versions(),
+            index=declaration.index,
+            extra_indexes=list(declaration.extra_indexes),
+        )
+
+    async def _append(self, subject: str, finished: EnvironmentFinished) -> None:
+        """Append the end of a build. The first one counts."""
+        try:
+            headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+            await self._bus.publish(subject, finished.model_dump_json().encode(), headers)
+        except BusError as error:
+            if error.code != WRONG_LAST:
+                raise
+
+
+class _Lines:
+    """Publishes lines, several at a time."""
+
+    def __init__(self, bus: Bus, subject: str) -> None:
+        self._bus = bus
+        self._subject = subject
+        self._lines: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+
+    async def __aenter__(self) -> _Lines:
+        self._task = asyncio.create_task(self._publish())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._task is not None  # noqa: S101 - it was entered
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(UnavailableError, BusError):  # a lost line harms no build
+            await self._flush()
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG_INTERVAL)
+            with contextlib.suppress(UnavailableError, BusError):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        while lines := self._lines[:_LOG_LINES]:
+            await self._bus.publish(self._subject, EnvironmentLog(lines=lines).model_dump_json().encode())
+            del self._lines[: len(lines)]

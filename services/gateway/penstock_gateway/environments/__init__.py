@@ -1,0 +1,1 @@
+"""Environments that pipelines declare, and their builds."""
