@@ -64,7 +64,8 @@ def build(engine: DockerEngine, context: Path) -> None:
 def wheels() -> Path:
     """Return a folder with the pinned wheels of the images; it is filled once for each version of constraints.txt."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    wanted = ["uv", "hatchling", *groups["client"], *groups["platform"], *groups["previews"], *groups["examples"]]
+    needed = ("client", "platform", "previews", "argo", "examples")
+    wanted = ["uv", "hatchling", *(requirement for name in needed for requirement in groups[name])]
     constraints = ROOT / "constraints.txt"
     key = hashlib.sha256(repr((wanted, constraints.read_text(), sys.version_info)).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-wheels"
