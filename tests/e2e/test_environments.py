@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock import Client
+from penstock.errors import RefusedError
 from penstock_testkit.environment import user_environment
 from penstock_testkit.servers.package_index import PackageIndex
 
@@ -188,6 +190,24 @@ def test_an_environment_that_is_not_on_this_machine_is_installed_for_the_step(wo
     workspace.process = workspace.up()
     again = json.loads(workspace.call("runs", "rerun", done["run_id"], "--json").stdout)
     assert again["outputs"] == done["outputs"]
+
+
+def test_warm_workers_run_in_the_environment(workspace: Workspace) -> None:
+    (workspace.folder / "single.py").write_text(
+        (workspace.folder / "flow.py")
+        .read_text()
+        .replace(
+            "def flow() -> list[str]:\n    return own(second(first()))",
+            "def single() -> list[str]:\n    return first()",
+        )
+    )
+    workspace.call("register", "single.py")
+    client = Client(home=workspace.folder / "home")
+    endpoint = {"mode": "low_latency", "triggers": [{"kind": "endpoint", "name": "endpoint"}]}
+    client.deployments.apply("fast", {"pipeline": "single", **endpoint})
+    assert client.endpoints.call("fast", {}) == ["1.0", "1.0"]
+    with pytest.raises(RefusedError, match="run in the environments new, none, old"):
+        client.deployments.apply("mixed", {"pipeline": "flow", **endpoint})
 
 
 def test_a_build_survives_the_kill_of_the_platform(workspace: Workspace) -> None:

@@ -21,6 +21,11 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         found.append(
             ("steps", f"run in the pools {names}; with mode 'low_latency', all run in one process: use one pool")
         )
+    if len(environments := sorted({spec.environment or "none" for spec in functions})) > 1:
+        names = ", ".join(environments)
+        found.append(
+            ("steps", f"run in the environments {names}; with mode 'low_latency', all run in one process: use one")
+        )
     env: dict[str, str] = {}
     for spec in functions:
         for name, value in spec.env.items():

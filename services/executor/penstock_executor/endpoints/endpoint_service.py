@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -340,14 +340,7 @@ class EndpointService:
     async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """Prepare the environment of a worker."""
         where = await self._sources.prepare(attempt)
-        return AttemptEnvironment(
-            source=where.source,
-            python=where.python,
-            artifacts=where.artifacts,
-            environment=where.environment,
-            limit=where.limit,
-            serve=self._orders[attempt.run_id],
-        )
+        return replace(where, checkpoint=None, serve=self._orders[attempt.run_id])
 
     def started(self, fact: AttemptStarted) -> None:
         """Do nothing: a worker says when it is ready."""
@@ -387,6 +380,7 @@ def _attempt(name: str, generation: Generation) -> AttemptRequested:
         pipeline=pipeline.name,
         version=generation.version,
         entrypoint=next(iter(pipeline.steps.values())).entrypoint,
+        environment=next(iter(pipeline.steps.values())).environment or "",
         inputs={one: value for one, value in generation.inputs.items() if isinstance(value, Stored)},
         env={name: value for spec in pipeline.steps.values() for name, value in spec.env.items()},
         resources=Resources(memory=None if None in memory else max(one for one in memory if one is not None)),
