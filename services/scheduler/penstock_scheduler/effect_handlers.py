@@ -208,7 +208,7 @@ class EffectHandlers:
                 pipeline=version.pipeline,
                 version=version.version,
                 limited_pools=self._limiter.pools,
-                known_pools=await self._pools.known(requests.pools(version.pipeline)),
+                available=await self._pools.available(version.pipeline),
             )
             names = requests.model_references(version.pipeline.params, fact.inputs)
             models = await self._models.resolve(fact.project, names)

@@ -135,7 +135,7 @@ class RunStarter:
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limits.limited_pools(),
-            known_pools=await self._pools.known(requests.pools(version.pipeline)),
+            available=await self._pools.available(version.pipeline),
         )
         inputs = Inputs(given=given, models=await self._models.resolve(version.project, names))
         return requests.build(run_id, target, inputs, options, self._clock())
