@@ -23,7 +23,7 @@ import os
 import time
 
 import numpy as np
-from penstock import ask, context, pipeline, step
+from penstock import Batch, ask, context, pipeline, step
 
 LOADED = time.time()
 
@@ -70,6 +70,18 @@ def mapped(n: int):
 @pipeline
 def table(numbers: list[float]):
     return prepare(numbers)
+
+@step(batch=Batch(max=8, wait="200ms"))
+def measure(numbers: list[int], factor: int) -> list[dict[str, int]]:
+    if 13 in numbers:
+        os._exit(1)
+    if 7 in numbers:
+        raise ValueError("seven")
+    return [{"n": n * factor, "together": len(numbers)} for n in numbers]
+
+@pipeline
+def measuring(n: int, factor: int = 2):
+    return measure(n, factor)
 
 @pipeline
 def asking():
@@ -159,6 +171,23 @@ def test_mapped_steps_and_large_outputs(platform: Platform) -> None:
     link = platform.answer("table", {"numbers": [1, 2, 3]})
     [run] = until(lambda: platform.client.runs.list(deployment="table"))  # kept with its artifact, whatever the share
     assert platform.client.runs.get(run.run_id).outputs["result"]["artifact"]["sha256"] == link["sha256"]
+
+
+def test_requests_are_combined_to_batches(platform: Platform) -> None:
+    platform.deploy("batched", "measuring", max_workers=1)
+    assert platform.answer("batched", {"n": 1}) == {"n": 2, "together": 1}
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(lambda n: platform.answer("batched", {"n": n}), range(6))]
+        assert [one["n"] for one in found] == [0, 2, 4, 6, 8, 10]
+        assert max(one["together"] for one in found) > 1
+        # An input that the function refuses, or that ends the worker, harms no other request.
+        for poison, status in ((7, 500), (13, 503)):
+            numbers = [1, 2, poison, 4]
+            answers = [*pool.map(lambda n: platform.post("batched", {"n": n})[0], numbers)]
+            assert answers == [200, 200, status, 200]
+    platform.client.deployments.pause("batched")
+    run = platform.client.runs.submit("measuring", {"n": 4})
+    assert platform.client.runs.wait(run.run_id).outputs["result"]["value"] == {"n": 8, "together": 1}
 
 
 def test_a_worker_that_dies_costs_its_request_only(platform: Platform) -> None:
@@ -275,7 +304,7 @@ def test_requests_with_a_key_are_stored_first(platform: Platform) -> None:
     status, found = platform.post("keyed", {"n": 5}, {"idempotency-key": "order-1"})
     again = platform.post("keyed", {"n": 5}, {"idempotency-key": "order-1"})
     assert (status, found) == again
-    [run] = platform.client.runs.list(deployment="keyed")
+    [run] = until(lambda: platform.client.runs.list(deployment="keyed"))
     assert not run.run_id.startswith("call-")
     assert platform.client.endpoints.call("keyed", {"n": 6})["n"] == 6
     assert until(

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from penstock import serialize
     from penstock.authoring import (
+        Batch,
         Cache,
         Cron,
         Endpoint,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
+    "Batch",
     "Cache",
     "Client",
     "Context",
@@ -96,6 +98,7 @@ __all__ = [
 # Imported on first use: `penstock run` starts the platform with `penstock.client.platform` alone, before anything else,
 # and a step's process needs no compiler.
 _LAZY_EXPORTS = {
+    "Batch": "penstock.authoring",
     "Cache": "penstock.authoring",
     "Client": "penstock.client.client",
     "Cron": "penstock.authoring",

@@ -64,6 +64,14 @@ class Resources:
     memory_growth: float = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """How calls of a step are combined by warm workers: up to `max`, waiting `wait` seconds for further ones."""
+
+    max: int
+    wait: float = 0.0
+
+
 class Kind(StrEnum):
     """What a step does: call the user's function, or wait without a process.
 
@@ -94,6 +102,7 @@ class StepSpec:
         cache: whether results are cached, for `cache_ttl` seconds; `cache_salt` is the user's part of the key and
             `code` that of the source, see `penstock.authoring.step_code`.
         seed: what random generators start from, together with the key of the step; None: from entropy.
+        batch: its function takes several calls at once; None: one.
         dynamic_code: `file:line: reason` if the source does not show which code the step runs; else empty.
         environment: name of the pipeline's environment that it runs in; None: that which compiled the pipeline.
         target: pipeline of the child run of a step of kind `run`, in version `target_version` (None: the latest).
@@ -121,6 +130,7 @@ class StepSpec:
     secrets: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     seed: int | None = None
+    batch: Batch | None = None
     code: str = ""
     dynamic_code: str = ""
     file: str | None = None

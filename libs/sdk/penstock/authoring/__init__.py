@@ -9,12 +9,13 @@ from penstock.authoring.branch_join import one_of
 from penstock.authoring.deployments import Cron, Endpoint, On, Partitions, Webhook
 from penstock.authoring.environments import Environment
 from penstock.authoring.notify import Notify
-from penstock.authoring.options import Cache, Resources
+from penstock.authoring.options import Batch, Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
 from penstock.authoring.steps import Step, step
 from penstock.authoring.waits import ask, run_pipeline, sleep, sleep_until, wait_for_event
 
 __all__ = [
+    "Batch",
     "Cache",
     "Cron",
     "Endpoint",

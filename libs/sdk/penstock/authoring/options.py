@@ -145,6 +145,31 @@ class Cache:
         return f"Cache(ttl={self.ttl}, salt={self.salt!r})"
 
 
+class Batch:
+    """How many calls of a step are one call of its function, in the warm workers of low-latency endpoints.
+
+    Args:
+        max: the most calls, 1 to 1000.
+        wait: how long a request waits for others, such as `"5ms"` or 0.005 seconds.
+    """
+
+    __slots__ = ("max", "wait")
+
+    def __init__(self, max: int = 32, wait: Duration = 0) -> None:
+        self.max = whole(max, "max of Batch", 1, 1000)
+        self.wait = duration(wait, "wait of Batch", zero=True)
+
+    def __repr__(self) -> str:
+        return f"Batch(max={self.max}, wait={self.wait})"
+
+
+def batch(value: Any) -> ir.Batch:
+    """`Batch(…)` as a field of `ir.StepSpec`."""
+    if not isinstance(value, Batch):
+        raise definition_error(f'batch must be Batch(max=32, wait="5ms"), not {value!r}')
+    return ir.Batch(max=value.max, wait=value.wait)
+
+
 def cache(value: Any) -> dict[str, Any]:
     """`True`, `False` or `Cache(…)`, as fields of `ir.StepSpec`."""
     if isinstance(value, Cache):

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from penstock.authoring import environments, options
 from penstock.authoring.environments import Environment
-from penstock.authoring.options import Cache, Duration, Resources
+from penstock.authoring.options import Batch, Cache, Duration, Resources
 from penstock.authoring.trace.drafts import CallOptions
 from penstock_core.pipeline import ir, ir_check
 
@@ -27,6 +27,7 @@ class StepOptions(TypedDict, total=False):
     timeout: Duration | None
     queue_timeout: Duration | None
     cache: bool | Cache | None
+    batch: Batch | None
     resources: Resources | None
     pool: str | None
     priority: int | None
@@ -85,6 +86,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "timeout": ("spec", _time("timeout", "timeout")),
     "queue_timeout": ("spec", _time("queue_timeout", "queue_timeout")),
     "cache": ("spec", options.cache),
+    "batch": ("spec", _one("batch", options.batch)),
     "resources": ("spec", _one("resources", _resources)),
     "pool": ("spec", _one("pool", lambda value: options.name(value, "pool"))),
     "priority": ("spec", _one("priority", lambda value: options.whole(value, "priority", -1000, 1000))),

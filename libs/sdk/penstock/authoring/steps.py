@@ -15,7 +15,7 @@ from penstock.authoring.mapping import Mappable
 from penstock.authoring.step_options import StepOptions
 from penstock.authoring.trace import pipeline_tracer
 from penstock.authoring.trace.mapped_calls import MappedArguments
-from penstock.hints import json_schema, signature, value_check
+from penstock.hints import batches, json_schema, signature, value_check
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir
 
@@ -104,8 +104,32 @@ class Step(Mappable, Generic[P, R]):
 
     @property
     def signature(self) -> signature.Signature:
-        """Inputs and outputs; read when first needed, because hints may name what is defined further down."""
-        return self._signature
+        """Inputs and outputs; read when first needed, because hints may name what is defined further down.
+
+        Of a step with the option `batch`, those of one call.
+        """
+        return self._signature if self.settings.get("batch") is None else self._single[0]
+
+    @property
+    def batched(self) -> frozenset[str]:
+        """The inputs that the function takes as lists, because of the option `batch`; empty without it."""
+        return frozenset[str]() if self.settings.get("batch") is None else self._single[1]
+
+    @functools.cached_property
+    def _single(self) -> tuple[signature.Signature, frozenset[str]]:
+        return batches.single(self._signature, f"step {self.name!r}", self.file, self.line)
+
+    def call(self, function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+        """Call the step's function, or its replacement, for one call; a batch of one if it takes several."""
+        if not self.batched:
+            return function(**given)
+        found = function(**batches.arguments([given], self.batched))
+        if inspect.iscoroutine(found):
+            return self._awaited(found)
+        return batches.results(found, 1, f"step {self.name!r}")[0]
+
+    async def _awaited(self, found: Any) -> Any:
+        return batches.results(await found, 1, f"step {self.name!r}")[0]
 
     @functools.cached_property
     def _signature(self) -> signature.Signature:
@@ -301,6 +325,7 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `timeout`: time limit of one attempt.
             `queue_timeout`: time limit until an attempt starts.
             `cache`: reuse results of equal calls: True, or `Cache(ttl="7d", salt="v2")`.
+            `batch`: `Batch(max=32, wait="5ms")`: the function takes lists; low-latency endpoints combine requests.
             `resources`: `Resources(cpu=…, memory=…, gpu=…)`.
             `pool`: pool of executors.
             `priority`: higher values run first.

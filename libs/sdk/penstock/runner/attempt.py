@@ -169,7 +169,7 @@ def call(
         before(inputs)
     end["started_at"] = time.time()
     try:
-        result = function(**inputs)
+        result = step.call(function, inputs) if hasattr(step, "call") else function(**inputs)
         if inspect.iscoroutine(result):
             result = _await(result)
         if join:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from penstock import serialize
+from penstock.hints import batches
 from penstock.runner import attempt, seeds
 from penstock.runner.recorder import LastValues
 from penstock.runner.warm_values import LoadedArtifacts, WarmValues, artifacts_of
@@ -53,6 +55,86 @@ class Program:
         self.executor = executor
         self.steps = {name: attempt.resolve(spec.entrypoint) for name, spec in pipeline.steps.items()}
 
+    def batch(self, key: str) -> int:
+        """Return how many attempts of a step, or item, can be one call of its function; 0 if it takes one only."""
+        batch = self.plan.specs[self._node(key)].batch
+        return batch.max if batch is not None else 0
+
+    def _node(self, key: str) -> str:
+        return key if key in self.plan.nodes else key.rpartition("[")[0]
+
+    def run_all(self, runs: Sequence[WarmRun]) -> None:
+        """Run several runs to their ends; attempts of steps with the option `batch` are called together."""
+        together = [Attempt(run, request) for run in runs for request in run.advance()]
+        while together:
+            groups: dict[str, list[Attempt]] = {}
+            for one in together:
+                groups.setdefault(self.plan.specs[self._node(one.request.key)].name, []).append(one)
+            for group in groups.values():
+                most = self.batch(group[0].request.key)
+                for start in range(0, len(group), most):
+                    self.perform(group[start : start + most])
+            again = dict.fromkeys(one.run for one in together)
+            together = [Attempt(run, request) for run in again for request in run.advance()]
+
+    def perform(self, attempts: Sequence[Attempt]) -> None:
+        """Call the function of a step for attempts; those with other values of shared inputs are called separately."""
+        step = self.steps[self.plan.specs[self._node(attempts[0].request.key)].name]
+        lists: frozenset[str] = getattr(step, "batched", frozenset())
+        calls: list[tuple[list[Attempt], list[dict[str, Any]], Any]] = []
+        for one in attempts:
+            try:
+                given = one.run.inputs(one.request, step)
+            except BaseException as error:
+                one.run.close(one.request, _Raised(error), step, _Sink(one.request.key, self.artifacts), time.time())
+                continue
+            shared = {name: value for name, value in given.items() if name not in lists}
+            same = next((call for call in calls if lists and _equal(call[2], shared)), None)
+            if same is None:
+                calls.append(([one], [given], shared))
+            else:
+                same[0].append(one)
+                same[1].append(given)
+        for group, several, _ in calls:
+            self._call(step, lists, group, several)
+
+    def _call(self, step: Any, lists: frozenset[str], group: list[Attempt], several: list[dict[str, Any]]) -> None:
+        first = group[0].request
+        sink = _Sink(first.key, self.artifacts)
+        if first.not_before is not None:
+            time.sleep(max(0.0, min(first.not_before - time.time(), MAX_DELAY)))
+        contexts.set_context(
+            Context(
+                run_id=first.run_id,
+                step=first.key,
+                attempt=first.attempt,
+                pipeline=first.pipeline,
+                project=first.project,
+                sink=sink,
+                seed=first.seed,
+            )
+        )
+        started = time.time()
+        results: list[Any]
+        try:
+            if first.seed is not None:
+                seeds.refresh(contexts.context().seed)
+            function = getattr(step, "function", step)
+            found = function(**batches.arguments(several, lists)) if lists else function(**several[0])
+            if inspect.iscoroutine(found):
+                found = asyncio.run(found)
+            results = batches.results(found, len(group), f"step {first.key!r}") if lists else [found]
+        except BaseException as error:
+            if len(group) > 1:  # so that an input which the function refuses harms no other request
+                for one, given in zip(group, several, strict=True):
+                    self._call(step, lists, [one], [given])
+                return
+            results = [_Raised(error)]
+        finally:
+            contexts.set_context(None)
+        for one, result in zip(group, results, strict=True):
+            one.run.close(one.request, result, step, sink, started)
+
     def preload(self, inputs: Mapping[str, Value]) -> None:
         """Load the artifacts among the inputs that all requests share."""
         for node in self.plan.pipeline.nodes:
@@ -77,20 +159,27 @@ class WarmRun:
         self._outputs: dict[str, Json] = {}
         self._fold(requested)
 
-    def run(self) -> Json:
-        """Run all steps; return `outcome`, `error` and `outputs`."""
+    def advance(self) -> list[AttemptRequested]:
+        """Run the steps that can run; return the attempts that may be combined with those of other runs."""
         waiting: list[AttemptRequested] = []
+        together: list[AttemptRequested] = []
         while self._state.finished is None:
             decided = decide(self._state)
             for fact in decided:
                 self._fold(self._finished(fact) if isinstance(fact, RunFinished) else fact)
                 if isinstance(fact, AttemptRequested):
-                    waiting.append(fact)
+                    (together if self._program.batch(fact.key) else waiting).append(fact)
             if not decided:
                 if not waiting:
-                    raise AssertionError("the run has not finished, and no step is ready")
-                self._fold(self._perform(waiting.pop(0)))
+                    return together
+                self._program.perform([Attempt(self, waiting.pop(0))])
+        return []
+
+    @property
+    def end(self) -> Json:
+        """The end of the run, once it has finished."""
         end = self._state.finished
+        assert end is not None  # noqa: S101 - asked when it has finished
         return {"outcome": str(end.outcome), "error": end.error, "outputs": self._outputs}
 
     @property
@@ -134,38 +223,21 @@ class WarmRun:
             outcome, error, self._outputs = Outcome.FAILED, f"{type(problem).__name__}: {problem}", {}
         return RunFinished(run_id=end.run_id, outcome=outcome, error=error, finished_at=time.time())
 
-    def _perform(self, request: AttemptRequested) -> AttemptFinished:
-        """Call the function of a step; return the end of the attempt."""
-        spec = self._program.plan.specs[self._node(request.key)]
-        step = self._program.steps[spec.name]
-        sink = _Sink(request.key, self._program.artifacts)
-        if request.not_before is not None:
-            time.sleep(max(0.0, min(request.not_before - time.time(), MAX_DELAY)))
-        contexts.set_context(
-            Context(
-                run_id=request.run_id,
-                step=request.key,
-                attempt=request.attempt,
-                pipeline=request.pipeline,
-                project=request.project,
-                sink=sink,
-                seed=request.seed,
-            )
-        )
-        started = time.time()
+    def inputs(self, request: AttemptRequested, step: Any) -> dict[str, Any]:
+        """Return the arguments of an attempt."""
+        hints = _hints(step)
+        return {
+            name: self._values.input(value, hints.get(name, Any), f"input {name!r} of step {request.key!r}")
+            for name, value in request.inputs.items()
+        }
+
+    def close(self, request: AttemptRequested, result: Any, step: Any, sink: _Sink, started: float) -> None:
+        """Fold the end of an attempt; `result` is what the function returned, or the exception that it raised."""
         outputs: dict[str, Value] = {}
         outcome, error = Outcome.SUCCEEDED, None
         try:
-            hints = _hints(step)
-            given = {
-                name: self._values.input(value, hints.get(name, Any), f"input {name!r} of step {request.key!r}")
-                for name, value in request.inputs.items()
-            }
-            if request.seed is not None:
-                seeds.refresh(contexts.context().seed)
-            result = getattr(step, "function", step)(**given)
-            if inspect.iscoroutine(result):
-                result = asyncio.run(result)
+            if isinstance(result, _Raised):
+                raise result.error
             several = step.split(result) if hasattr(step, "split") else {"result": result}
             types: Mapping[str, Any] = getattr(step, "outputs", {})
             outputs = {name: self._values.made(one, types.get(name, Any)) for name, one in several.items()}
@@ -173,27 +245,40 @@ class WarmRun:
         except BaseException as problem:
             outcome = Outcome.FAILED
             error = plain_data.read(ErrorInfo, attempt.describe(problem, None, request.entrypoint))
-        finally:
-            contexts.set_context(None)
-        return AttemptFinished(
-            run_id=request.run_id,
-            key=request.key,
-            attempt=request.attempt,
-            outcome=outcome,
-            outputs=outputs,
-            error=error,
-            metrics=sink.finite(),
-            non_finite={name: str(value) for name, value in sink.metrics.items() if name not in sink.finite()},
-            params=dict(sink.params),
-            tags=dict(sink.tags),
-            artifacts=dict(sink.stored),
-            executor=self._program.executor,
-            started_at=started,
-            finished_at=time.time(),
+        finite = sink.finite()
+        self._fold(
+            AttemptFinished(
+                run_id=request.run_id,
+                key=request.key,
+                attempt=request.attempt,
+                outcome=outcome,
+                outputs=outputs,
+                error=error,
+                metrics=finite,
+                non_finite={name: str(value) for name, value in sink.metrics.items() if name not in finite},
+                params=dict(sink.params),
+                tags=dict(sink.tags),
+                artifacts=dict(sink.stored),
+                executor=self._program.executor,
+                started_at=started,
+                finished_at=time.time(),
+            )
         )
 
-    def _node(self, key: str) -> str:
-        return key if key in self._program.plan.nodes else key.rpartition("[")[0]
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of a step in a run."""
+
+    run: WarmRun
+    request: AttemptRequested
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What a function raised."""
+
+    error: BaseException
 
 
 class _Sink(MemorySink):
@@ -230,6 +315,14 @@ class _Sink(MemorySink):
     def finite(self) -> dict[str, float]:
         """Return the metrics that JSON can represent."""
         return {name: value for name, value in self.metrics.items() if value - value == 0}
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two calls have the same shared inputs: the same objects, or equal plain values."""
+    return all(
+        value is other[name] or (type(value) in (int, float, str, bool, type(None)) and value == other[name])
+        for name, value in one.items()
+    )
 
 
 def _hints(step: Any) -> Mapping[str, Any]:

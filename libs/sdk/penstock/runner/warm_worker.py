@@ -38,8 +38,7 @@ def serve(order: Json, channel: socket.socket) -> None:
             return
         _send(channel, {"ready": True})
         while (calls := _receive(incoming)) is not None:
-            for call in calls["calls"]:
-                _answer(channel, program, call)
+            _answer(channel, program, calls["calls"])
             _flush()
 
 
@@ -53,13 +52,15 @@ def _load(order: Json) -> Program:
     return program
 
 
-def _answer(channel: socket.socket, program: Program, call: Json) -> None:
-    run = WarmRun(program, plain_data.read(RunRequested, call["run"]))
-    end = run.run()
-    _send(channel, {"id": call["id"], "end": end})
-    # The caller has its answer before the facts are written.
-    record = call["record"] or end["outcome"] != "succeeded" or run.has_artifacts
-    _send(channel, {"id": call["id"], "facts": run.facts() if record else None})
+def _answer(channel: socket.socket, program: Program, calls: list[Json]) -> None:
+    runs = [WarmRun(program, plain_data.read(RunRequested, call["run"])) for call in calls]
+    program.run_all(runs)
+    for call, run in zip(calls, runs, strict=True):
+        _send(channel, {"id": call["id"], "end": run.end})
+    # The callers have their answers before the facts are written.
+    for call, run in zip(calls, runs, strict=True):
+        record = call["record"] or run.end["outcome"] != "succeeded" or run.has_artifacts
+        _send(channel, {"id": call["id"], "facts": run.facts() if record else None})
     program.artifacts.remove_files()
 
 

@@ -35,6 +35,7 @@ class Call:
         record: whether its run is recorded if it succeeds.
         since: the loop's time of its arrival.
         timer: ends it at the time limit of the endpoint.
+        alone: whether it is run without others: the worker that ran it with them has died.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Call:
     since: float
     timer: asyncio.TimerHandle | None = None
     end: Json | None = None
+    alone: bool = False
 
     def answer(self, reply: Json) -> None:
         """Reply."""

@@ -45,6 +45,12 @@ class Generation:
         """Revision and version."""
         return self.revision, self.version
 
+    @property
+    def batch(self) -> tuple[int, float]:
+        """How many calls a worker runs together, and how many seconds a call waits for others."""
+        found = [spec.batch for spec in self.pipeline.steps.values() if spec.batch is not None]
+        return max((one.max for one in found), default=1), max((one.wait for one in found), default=0.0)
+
 
 class PoolHost(Protocol):
     """What a pool needs of its executor."""
@@ -95,6 +101,8 @@ class WorkerPool:
         self._failures = 0
         self._retry_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._batch = generation.batch
+        self._batch_timer: asyncio.TimerHandle | None = None
 
     # ---------------------------------------------------------------------------------------------------------- state
 
@@ -143,13 +151,36 @@ class WorkerPool:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        while self._queue and self._idle:
-            self._idle.pop().send([self._queue.popleft()])
+        while self._queue and self._idle and self._is_due():
+            self._idle.pop().send(self._next())
         if self.closing and not self.load:
             self.quiet.set()
             if not self._workers:
                 self.gone.set()
         self.scale()
+
+    def _is_due(self) -> bool:
+        """Whether the calls that wait should run now, although further ones could join their batch."""
+        most, wait = self._batch
+        if len(self._queue) >= most or self._queue[0].alone:
+            return True
+        due = self._queue[0].since + wait
+        if due <= self._loop.time():
+            return True
+        if self._batch_timer is None or self._batch_timer.when() > due:
+            self._batch_timer = self._loop.call_at(due, self._batch_due)
+        return False
+
+    def _batch_due(self) -> None:
+        self._batch_timer = None
+        self._dispatch()
+
+    def _next(self) -> list[Call]:
+        """Take the calls that a worker runs next, together."""
+        found = [self._queue.popleft()]
+        while self._queue and len(found) < self._batch[0] and not (found[0].alone or self._queue[0].alone):
+            found.append(self._queue.popleft())
+        return found
 
     def _late(self, call: Call) -> None:
         call.timer = None
@@ -218,15 +249,21 @@ class WorkerPool:
             return
         self._workers.discard(worker)
         self._forget(worker)
-        for call in worker.calls.values():
-            self._lost(worker, call, worker.error or why)
+        began = [call for call in worker.calls.values() if call.end is None]
+        for call in [*worker.calls.values()]:
+            if call.end is None and len(began) > 1 and call.timer is not None:
+                call.alone = True  # one of them ended the worker: each is run once more, by itself
+                self._queue.appendleft(call)
+            else:
+                self._lost(call, worker.error or why)
+        worker.calls.clear()
         if not worker.ready and not worker.killed:
             self._failed(worker.error or why)
         elif not self._workers:
             self._host.changed(self)
         self._dispatch()
 
-    def _lost(self, worker: WarmWorker, call: Call, why: str) -> None:
+    def _lost(self, call: Call, why: str) -> None:
         """End a call whose worker has died, and record its run."""
         if call.end is None:
             call.end = {"outcome": "failed", "error": f"the worker of the endpoint ended: {why}", "outputs": {}}

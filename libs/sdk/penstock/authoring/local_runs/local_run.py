@@ -171,7 +171,7 @@ class _Run:
         with use_context(context):
             if context.fixed_seed is not None:
                 seeding.seed_libraries(context.seed)
-            result = step.called(**arguments)
+            result = step.call(step.called, arguments)
             return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
 
     def result_of(self, ended: RunFinished) -> dict[str, Any]:
