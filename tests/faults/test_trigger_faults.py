@@ -44,6 +44,14 @@ def totals(numbers: list[int]):
     return total(numbers)
 
 @step
+def name(key: str) -> str:
+    return key
+
+@pipeline
+def keyed(key: str):
+    return name(key)
+
+@step
 def fail(n: int) -> int:
     raise ValueError(n)
 
@@ -52,6 +60,7 @@ def failing(n: int):
     return fail(n)
 """
 EVENTS = 60
+ITEMS = 60
 HOOK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 T = TypeVar("T")
 
@@ -204,6 +213,33 @@ def test_every_failed_run_is_notified_despite_kills(cluster: Cluster) -> None:
     for run, id in received:
         ids.setdefault(run, set()).add(id)
     assert all(len(found) == 1 for found in ids.values()), "a repeated notification has the id of the first one"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_each_item_of_a_backfill_runs_once_despite_kills(cluster: Cluster) -> None:
+    client = deployed(cluster)
+    partitions = {"by": "static", "keys": [f"k{n}" for n in range(ITEMS)], "inputs": {"key": "key"}}
+    client.pipelines.register(f"{cluster.src / 'flows.py'}:keyed")
+    client.deployments.apply("keys", {"pipeline": "keyed", "partitions": partitions})
+    backfill = persistent(lambda: client.backfills.start("keys", all=True, max_active=4, idempotency_key="once"))
+
+    def finished() -> int:
+        return persistent(lambda: client.backfills.get(backfill.id)).finished
+
+    for victim in ("triggers", "scheduler", "triggers-2", "nats", "executor", "triggers", "gateway", "triggers-2"):
+        seen = finished()
+        until(lambda seen=seen: finished() > min(seen + 2, ITEMS - 1), finished)  # type: ignore[misc]
+        cluster.kill(victim)
+        cluster.restart(victim)
+        again = persistent(lambda: client.backfills.start("keys", all=True, max_active=4, idempotency_key="once"))
+        assert again.id == backfill.id
+    until(lambda: finished() == ITEMS, finished)
+    ended = client.backfills.get(backfill.id)
+    assert (ended.status, ended.counts["succeeded"]) == ("succeeded", ITEMS)
+    runs = client.runs.list("keyed", limit=500)
+    assert Counter(run.labels["partition"] for run in runs) == dict.fromkeys(partitions["keys"], 1)
+    assert {run.run_id for run in runs} == {item.run_id for item in client.backfills.items(backfill.id)}
 
 
 def on_bus(cluster: Cluster, work: Callable[[Bus], Coroutine[Any, Any, T]]) -> T:
