@@ -203,6 +203,60 @@ class TestBody(RequestBody):
     event: dict[str, Any] = Field(description="a CloudEvent; id and source may be omitted")
 
 
+class ReplayBody(RequestBody):
+    """Drive past events through a revision of a deployment, or through another version of its pipeline."""
+
+    revision: int | None = Field(
+        default=None, ge=1, lt=INTEGER_LIMIT, description="of the deployment; default the latest"
+    )
+    version: int | None = Field(
+        default=None, ge=1, lt=INTEGER_LIMIT, description="of the pipeline, also an experiment; default as the revision"
+    )
+    since: float | None = Field(default=None, ge=0, lt=1e11, description="events stored at this time or later")
+    until: float | None = Field(default=None, ge=0, lt=1e11, description="events stored before this time")
+    event: str = Field(default="", max_length=100, description="only this event: its sequence or digest")
+    limit: int = Field(default=100, ge=1, le=1000, description="most events, oldest first")
+    decisions_only: bool = Field(default=False, description="only compare the decisions, and run nothing")
+
+
+class ReplayedDecision(BaseModel):
+    """The decisions of a trigger on an event: `before` is what really happened, `after` what the revision decides."""
+
+    event: int = Field(description="sequence of the event")
+    type: str
+    at: float = Field(description="when the event was stored, in Unix seconds")
+    trigger: str
+    before: DecisionView | None = Field(description="null: the deployment had no such trigger")
+    after: DecisionView | None = Field(description="null: the revision has no such trigger")
+    differs: bool
+
+
+class ReplayedRun(BaseModel):
+    """A run of a replay, beside the one that really ran."""
+
+    event: int = Field(description="sequence of its event, the last one of a window")
+    trigger: str
+    run_id: str | None = Field(
+        default=None, description="the run of the replay; null if it cannot run, or nothing runs"
+    )
+    error: str = Field(default="", description="why it cannot run")
+    before: str | None = Field(default=None, description="the run that the deployment really started for the event")
+
+
+class ReplayView(BaseModel):
+    """A replay of events. `truncated`: more events match; continue at the time of the last one."""
+
+    id: str
+    deployment: str
+    revision: int
+    pipeline: str
+    version: int
+    events: int
+    truncated: bool
+    decisions: list[ReplayedDecision]
+    runs: list[ReplayedRun]
+
+
 # -------------------------------------------------------------------------------------------------------------- parsing
 
 _KINDS: dict[str, type[Trigger]] = {

@@ -98,6 +98,7 @@ class Options:
     refresh: Sequence[str] = ()
     reuses: str = ""
     caller: Caller | None = None
+    shadow: bool = False
 
 
 def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: float) -> RunRequested:
@@ -132,6 +133,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         requested_by=options.requested_by,
         limited_pools=tuple(sorted(pools(pipeline) & {*target.limited_pools})),
         models=_used_models(pipeline.params, inputs),
+        shadow=options.shadow,
     )
 
 

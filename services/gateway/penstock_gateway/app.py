@@ -46,6 +46,7 @@ from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.deployments.event_tail import EventTail
 from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
+from penstock_gateway.deployments.replays import Replays
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
 from penstock_gateway.endpoints.call_features import CallFeatures
@@ -346,6 +347,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     notification_log = NotificationLog(bus, source)
     notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
     partition_log = PartitionLog(bus, source)
+    explanations = Explanations(deployments, DecisionLog(bus, source), events, evaluator)
     partitions = DeploymentPartitions(deployments, partition_log, read_model, projector)
     health = Health(bus, artifacts, auditor, pools, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
@@ -396,7 +398,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         questions,
         LimitsService(bus),
         deployments,
-        Explanations(deployments, decisions, events, evaluator),
+        explanations,
+        Replays(deployments, explanations, events, partition_log, versions, requests, log, evaluator),
         ManualRuns(deployments, partition_log, requests),
         partitions,
         Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),

@@ -325,7 +325,7 @@ def waiter_of(queued_attempt: AttemptQueued, now: float) -> Waiter:
 
 def admission_request(request: RunRequested, pipeline: Pipeline, now: float) -> SlotRequest | None:
     """Return the request of a run for admission; None if the active runs of its pipeline are not limited."""
-    if pipeline.max_active is None:
+    if pipeline.max_active is None or request.shadow:
         return None
     limit = overlap.run_limit(request.project, request.pipeline, pipeline.max_active)
     waiter = overlap.run_waiter(request.run_id, limit, request.priority, request.requested_at or now)

@@ -14,11 +14,11 @@ from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests, run_events
-from penstock_core.deployments import decisions, matching, partitions, ticks
+from penstock_core.deployments import decisions, event_partitions, matching, partitions
 from penstock_core.deployments.definition import Definition, Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator
-from penstock_core.deployments.partitions import Partition, PartitionError
+from penstock_core.deployments.partitions import Partition
 from penstock_core.deployments.state import Snapshot
 from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
@@ -146,14 +146,9 @@ class RunStarter:
         found = await self._partitions.of(event.project, start.deployment, start.definition)
         if found is None:
             return None, {}
-        if not start.subscription.partition:
-            partition = found.finished_at(ticks.scheduled_at(event))
-            if partition is None:
-                raise PartitionError("no partition has ended at this tick, or the last one ended long before")
-        else:
-            key = matching.partition_key(start.subscription, start.events, self._evaluator)
-            by = access.trigger(start.deployment)
-            partition = await self._partitions.find(event.project, start.deployment, found, key, by)
+        key = event_partitions.key_of(found, start.subscription, start.events, self._evaluator)
+        by = access.trigger(start.deployment)
+        partition = await self._partitions.find(event.project, start.deployment, found, key, by)
         return partition, found.inputs(partition)
 
     async def request(self, *runs: RunRequested) -> list[bool]:

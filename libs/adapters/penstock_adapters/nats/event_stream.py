@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,15 +69,45 @@ class EventStream:
 
     async def since(self, project: str, type: str, after: float) -> list[Event]:
         """Return the events of a type that were stored after a Unix time in seconds, oldest first."""
-        at = datetime.fromtimestamp(max(after, 0.0), UTC).isoformat().replace("+00:00", "Z")
-        query: dict[str, Any] = {"start_time": at, "batch": _PAGE, "next_by_subj": subjects.event(project, type)}
-        found: list[Event] = []
+        return [event async for event in self._from(project, type, after)]
+
+    async def between(
+        self, project: str, types: Collection[str], start: float, end: float, takes: Callable[[Event], bool], limit: int
+    ) -> list[Event]:
+        """Return the first events in an interval of Unix times that a predicate takes, oldest first.
+
+        Args:
+            project: the project.
+            types: types, or prefixes such as `com.acme.*`.
+            start: events stored then or later.
+            end: events stored before.
+            takes: the predicate.
+            limit: most events.
+        """
+        found: dict[int, Event] = {}
+        for type in types:
+            pattern = type.removesuffix("*") + ">" if type.endswith("*") else type
+            mine = 0
+            async for event in self._from(project, pattern, start):
+                if event.received_at >= end or mine >= limit:
+                    break
+                if event.received_at >= start and takes(event):
+                    found[event.sequence] = event
+                    mine += 1
+        return [found[sequence] for sequence in sorted(found)[:limit]]
+
+    async def _from(self, project: str, pattern: str, start: float) -> AsyncGenerator[Event]:
+        at = datetime.fromtimestamp(max(start, 0.0), UTC).isoformat().replace("+00:00", "Z")
+        subject = subjects.event(project, pattern)
+        query: dict[str, Any] = {"start_time": at, "batch": _PAGE, "next_by_subj": subject}
         while True:
             page = await self._bus.direct_get(subjects.EVENTS, query)
-            found += [event for message in page if (event := read(message)) is not None]
+            for message in page:
+                if (event := read(message)) is not None:
+                    yield event
             if len(page) < _PAGE:
-                return found
-            query = {"seq": sequence(page[-1]) + 1, "batch": _PAGE, "next_by_subj": query["next_by_subj"]}
+                return
+            query = {"seq": sequence(page[-1]) + 1, "batch": _PAGE, "next_by_subj": subject}
 
 
 def decode(delivery: Delivery) -> Event:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json
+from penstock_cli.deployments import replay
 from penstock_cli.deployments.group import print_decisions
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
@@ -61,6 +62,9 @@ def test(
     if not decisions:
         output.note(f"no trigger of deployment {deployment} takes events of type {given.get('type')!r}")
     print_decisions(decisions)
+
+
+app.command("replay")(replay.replay)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class RunRequested:
             `pool:NAME`. Recorded here, so that all replicas decide alike whatever they have read of the limits.
         requested_by: the principal that requested it, such as `user:ada` (see `penstock_core.access`).
         models: the registered models among its inputs, by parameter, such as `churn:3`.
+        shadow: it repeats what happened, to be compared: it registers no models, and causes no events.
     """
 
     ce_type: ClassVar[str] = "penstock.run.requested.v1"
@@ -48,6 +49,7 @@ class RunRequested:
     requested_by: str = ""
     limited_pools: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict[str, str])
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")

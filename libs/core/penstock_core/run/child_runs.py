@@ -64,6 +64,7 @@ def build_request(
         priority=parent.priority,
         cache=parent.cache,
         caller=Caller(run_id=fact.run_id, key=fact.key, attempt=fact.attempt),
+        shadow=parent.shadow,
     )
     given = {name: values.with_run_id(value, fact.run_id) for name, value in fact.inputs.items()}
     return requests.build(run_id(fact), target, Inputs(given=given, models=models), options, now)

@@ -86,15 +86,21 @@ def evolve(state: RunState, fact: Fact) -> RunState:
     return state
 
 
+def _run_requested(state: RunState, fact: RunRequested) -> None:
+    state.requested = fact
+    state.now = max(state.now, fact.requested_at)
+    if fact.shadow:
+        state.admitted = True  # it must not delay or skip other runs of its pipeline
+    if state.awaits_admission:
+        state.outbox[effects.AdmitRun()] = None
+    if fact.deadline is not None:
+        state.arm("", 0, fact.deadline)
+
+
 def _of_run(state: RunState, fact: Fact) -> None:
     match fact:
         case RunRequested() if state.requested is None:
-            state.requested = fact
-            state.now = max(state.now, fact.requested_at)
-            if state.awaits_admission:
-                state.outbox[effects.AdmitRun()] = None
-            if fact.deadline is not None:
-                state.arm("", 0, fact.deadline)
+            _run_requested(state, fact)
         case RunAdmitted():
             state.admitted = True
             state.outbox.pop(effects.AdmitRun(), None)
@@ -112,7 +118,7 @@ def _of_run(state: RunState, fact: Fact) -> None:
             state.finished = fact
             state.alarms.clear()
             state.outbox.pop(effects.AdmitRun(), None)
-            if state.plan.pipeline.max_active is not None:
+            if state.plan.pipeline.max_active is not None and not state.shadow:
                 state.outbox[effects.ReleaseRun()] = None
             if state.requested is not None and state.requested.caller is not None:
                 state.outbox[effects.NotifyCaller()] = None
@@ -306,9 +312,9 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
     if fact.outcome in SUCCESSFUL:
         step.outputs = fact.outputs
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
-        if fact.models and fact.outcome is Outcome.SUCCEEDED:
+        if fact.models and fact.outcome is Outcome.SUCCEEDED and not state.shadow:
             state.outbox[effects.RegisterModels(step.key, step.attempt)] = None
-        if fact.events and fact.outcome is Outcome.SUCCEEDED:
+        if fact.events and fact.outcome is Outcome.SUCCEEDED and not state.shadow:
             state.outbox[effects.PublishEvents(step.key, step.attempt)] = None
         end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
     else:

@@ -239,6 +239,11 @@ class RunState:
         self.outbox: dict[Effect, None] = {}
 
     @property
+    def shadow(self) -> bool:
+        """Whether the run is isolated: see `RunRequested.shadow`."""
+        return self.requested is not None and self.requested.shadow
+
+    @property
     def awaits_admission(self) -> bool:
         """Whether the run does nothing until it is admitted. A stopped run needs no admission to finish."""
         return not self.admitted and self.stop is None and self.open_main > 0

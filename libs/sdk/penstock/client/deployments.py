@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -108,6 +109,65 @@ class NotificationTest:
     kind: str
     sent: bool
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedDecision:
+    """The decisions of a trigger on a past event.
+
+    Attributes:
+        event: sequence of the event, of type `type`, stored at `at`.
+        before: what the deployment really decided; None: it had no such trigger.
+        after: what the revision decides; None: it has no such trigger.
+        differs: whether the outcomes differ.
+    """
+
+    event: int
+    type: str
+    at: float
+    trigger: str
+    before: Decision | None
+    after: Decision | None
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedRun:
+    """A run of a replay.
+
+    Attributes:
+        event: sequence of its event, the last one of a window.
+        run_id: the run; None if it cannot run for the reason `error`, or nothing runs.
+        before: the run that the deployment really started for the event.
+    """
+
+    event: int
+    trigger: str
+    run_id: str | None = None
+    error: str = ""
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Past events through a revision of a deployment, or another version of its pipeline.
+
+    Attributes:
+        id: value of the label `shadow` of its runs; empty if only decisions were compared.
+        events: the number of events.
+        truncated: more events match: replay those since the last one.
+        decisions: of each event and trigger, by event.
+    """
+
+    id: str
+    deployment: str
+    revision: int
+    pipeline: str
+    version: int
+    events: int
+    truncated: bool
+    decisions: tuple[ReplayedDecision, ...] = ()
+    runs: tuple[ReplayedRun, ...] = ()
 
 
 class Deployments:
@@ -255,6 +315,63 @@ class Deployments:
         """
         rows = self._transport.json("POST", _path(name, "notifications/test"), query={"rule": rule})["tests"]
         return [views.build(NotificationTest, row) for row in rows]
+
+    def replay(
+        self,
+        name: str,
+        *,
+        since: float | datetime | None = None,
+        until: float | datetime | None = None,
+        event: str | int = "",
+        revision: int | None = None,
+        version: int | None = None,
+        limit: int = 100,
+        decisions_only: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Replay:
+        """Drive past events through a revision of a deployment in isolated runs; return it beside what happened.
+
+        Its runs have the label `shadow`, register no models and cause no events. This does not wait for them.
+
+        Args:
+            name: the deployment.
+            since: replay events that were stored at this time or later; Unix seconds or a `datetime`.
+            until: and before this time; default now.
+            event: replay one event instead, by its sequence or digest.
+            revision: of the deployment; default the latest.
+            version: of the pipeline, also an experiment; default as the revision says.
+            limit: most events, oldest first, at most 1000.
+            decisions_only: only compare the decisions, and run nothing.
+            idempotency_key: a repeated key starts no run twice; default a new key.
+
+        Raises:
+            NotFoundError: the deployment, the revision, the version or the event does not exist.
+            RefusedError: neither `since` nor `event` is given, or the revision has no triggers.
+        """
+        body = {
+            "revision": revision,
+            "version": version,
+            "since": _seconds(since),
+            "until": _seconds(until),
+            "event": str(event),
+            "limit": limit,
+            "decisions_only": decisions_only,
+        }
+        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        row = self._transport.json("POST", _path(name, "replay"), body=body, headers=headers)
+        found = tuple(_replayed(one) for one in row["decisions"])
+        return views.build(
+            Replay, row, decisions=found, runs=tuple(views.build(ReplayedRun, one) for one in row["runs"])
+        )
+
+
+def _replayed(row: Mapping[str, Any]) -> ReplayedDecision:
+    sides = {side: decision(row[side]) if row[side] else None for side in ("before", "after")}
+    return views.build(ReplayedDecision, row, **sides)
+
+
+def _seconds(at: float | datetime | None) -> float | None:
+    return at.timestamp() if isinstance(at, datetime) else at
 
 
 def decision(row: Mapping[str, Any]) -> Decision:

@@ -67,7 +67,7 @@ class Explanations:
         Raises:
             NotFoundError: the event is not stored, or no longer.
         """
-        event = await self._find(which)
+        event = await self.find(which)
         project = self._deployments.project
         stored = await self._decisions.decided(project, event.digest)
         by_trigger = {(one.deployment, one.trigger): one for one in stored}
@@ -123,7 +123,12 @@ class Explanations:
             found.append(view)
         return found
 
-    async def _find(self, which: str) -> Event:
+    async def find(self, which: str) -> Event:
+        """Return an event by its digest or its sequence.
+
+        Raises:
+            NotFoundError: the event is not stored, or no longer.
+        """
         project = self._deployments.project
         if which.isdecimal() and len(which) < 19:
             event = await self._events.get(int(which))
@@ -171,10 +176,10 @@ class Explanations:
 def _result(found: matching.Match, shape: Subscription, event: Event) -> dict[str, Any]:
     match found:
         case Filtered():
-            return {"outcome": Outcome.FILTERED, "clauses": _clauses(found.clauses)}
+            return {"outcome": Outcome.FILTERED, "clauses": clause_views(found.clauses)}
         case Failed():
             error = f"{found.where}: {found.error}"
-            return {"outcome": Outcome.REJECTED, "error": error, "clauses": _clauses(found.clauses)}
+            return {"outcome": Outcome.REJECTED, "error": error, "clauses": clause_views(found.clauses)}
         case Matched() if shape.window is not None:
             return {"outcome": Outcome.COLLECTED, "key": found.key}
         case Matched() if found.start_at is not None and found.start_at > event.received_at:
@@ -225,7 +230,8 @@ def _view(known: EventDecided) -> DecisionView:
     )
 
 
-def _clauses(found: tuple[Clause, ...]) -> list[ClauseView]:
+def clause_views(found: tuple[Clause, ...]) -> list[ClauseView]:
+    """Return the parts of a filter as the API shows them."""
     return [ClauseView(text=one.text, holds=one.holds, values=one.values, error=one.error) for one in found]
 
 

@@ -14,6 +14,8 @@ from penstock_contracts.deployments import (
     DeploymentList,
     DeploymentRunBody,
     DeploymentView,
+    ReplayBody,
+    ReplayView,
     RevisionList,
     RollbackBody,
     TestBody,
@@ -25,6 +27,7 @@ from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
 from penstock_gateway.deployments.explanations import LISTED, Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
+from penstock_gateway.deployments.replays import Replays
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
@@ -151,3 +154,25 @@ async def test_event(
 ) -> DecisionList:
     """What its triggers would decide on an event, with the inputs of the run. Nothing is stored, no run starts."""
     return DecisionList(decisions=await explanations.test(name, body.event))
+
+
+@router.post(
+    "/{name}/replay",
+    summary="Replay events",
+    dependencies=[requires(Permission.RUNS_CREATE)],
+    responses=problems(404, *BODY),
+)
+async def replay_events(
+    replays: Annotated[Replays, feature(Replays)],
+    name: Name,
+    by: By,
+    body: ReplayBody,
+    idempotency_key: IdempotencyKey = None,
+) -> ReplayView:
+    """Drives past events through a revision, or another version of the pipeline, and shows it beside what happened.
+
+    Its runs are isolated: they have the label `shadow`, register no models, and cause no events. With `decisions_only`,
+    nothing runs.
+    """
+    check_key(idempotency_key)
+    return await replays.replay(name, body, idempotency_key, by)

@@ -88,6 +88,8 @@ class LineageEmitter:
         folded = await self._states.get(run_id)
         if folded is None or folded.state.finished is None:
             return  # deleted meanwhile
+        if folded.requested.shadow:
+            return  # the data of others is not made by it
         events = openlineage.events(folded.state, folded.requested_at, folded.finished_at or delivery.at)
         for event in events:
             try:

@@ -61,6 +61,8 @@ class RunAnnouncer:
         requested, finished = (found[name].fact if name in found else None for name in names)
         if not isinstance(requested, RunRequested) or not isinstance(finished, RunFinished):
             return  # unreadable, or deleted meanwhile
+        if requested.shadow:
+            return  # it must not start other runs
         at = finished.finished_at or delivery.at
         if at < time.time() - EVENT_RETENTION:
             return  # a consumer that was created again: the decisions on this event have expired

@@ -63,6 +63,7 @@ class Reruns:
             deadline=body.deadline,
             cache=CacheMode(body.cache),
             refresh=body.refresh,
+            shadow=parent.shadow,
         )
         fact = await self._requests.build(new_id, version, body.inputs, options, parent)
         if not resumes:
