@@ -24,18 +24,20 @@ from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.server import EmbeddedServer
+from penstock_adapters.nats.trigger_timers import TriggerTimer
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Version
 from penstock_core.deployments import state
 from penstock_core.deployments.decisions import EventDecided, Outcome
-from penstock_core.deployments.definition import Definition, EventTrigger, Window, WindowKind
+from penstock_core.deployments.definition import CronTrigger, Definition, EventTrigger, Late, Window, WindowKind
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
-from penstock_core.facts import AttemptFinished, RunRequested, StepSuspended
+from penstock_core.facts import AttemptFinished, RunFinished, RunRequested, StepSuspended
+from penstock_core.facts import Outcome as RunOutcome
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
-from penstock_core.run_events import HOPS_LIMIT
+from penstock_core.run_events import HOPS_LIMIT, RUN_LATE
 from penstock_servicekit import app
 from penstock_servicekit.settings import ServiceSettings
 from penstock_triggers.app import build
@@ -439,3 +441,93 @@ async def test_a_step_gets_the_first_event_after_its_run_was_requested(platform:
     steps = WaitingSteps(waits, log)
     await asyncio.gather(steps.deliver(before), steps.deliver(after))
     assert await ended(platform, "late") == {"w": "new"}
+
+
+# ------------------------------------------------------------------------------------------------------------ late runs
+
+
+async def late_events(platform: Platform, deployment: str) -> list[Event]:
+    found = await EventStream(platform.bus).newest("default", RUN_LATE, 100)
+    return [event for event in found if event.data["deployment"] == deployment]
+
+
+async def finish(platform: Platform, run: RunRequested, outcome: RunOutcome) -> None:
+    await NatsRunLog(platform.bus, "test").append([RunFinished(run_id=run.run_id, outcome=outcome)])
+
+
+async def test_a_run_that_has_not_finished_in_time_is_late_once(platform: Platform) -> None:
+    await platform.deploy("slow", on("com.acme.slow"), late=Late(after=0.3))
+    event = await platform.send("com.acme.slow")
+    [run] = await platform.started("slow")
+    [late] = await until(lambda: late_events(platform, "slow"), lambda found: bool(found))
+    assert (late.source, late.id, late.subject) == ("penstock/runs", f"{run.run_id}/late", "training")
+    assert (late.data["run_id"], late.data["state"]) == (run.run_id, "")
+    assert late.data["reason"] == "it has not finished 0.3s after its request"
+    # The event is handled again: its timer is set again, and the broker knows what it publishes.
+    headers = {"ce-id": event.id, "ce-source": event.source, "ce-type": event.type}
+    await platform.bus.publish("events.default.com.acme.slow", b"", headers)
+    await platform.settled()
+    await asyncio.sleep(0.5)
+    await platform.settled()
+    assert len(await late_events(platform, "slow")) == 1
+
+
+async def test_a_run_that_has_finished_in_time_is_not_late(platform: Platform) -> None:
+    await platform.deploy("quick", on("com.acme.quick"), late=Late(after=2.0))
+    await platform.send("com.acme.quick")
+    [run] = await platform.started("quick")
+    await finish(platform, run, RunOutcome.FAILED)
+    await platform.change("quick", DeploymentPaused)  # a pause changes nothing for runs that were started
+
+    async def fired() -> bool:
+        timers = await platform.bus.read(subjects.TIMERS, "trigger-due.default.quick.>")
+        return bool(timers)
+
+    await until(fired, bool)
+    await platform.settled()
+    assert await late_events(platform, "quick") == []
+
+
+async def tick(platform: Platform, name: str, time: str) -> None:
+    await platform.deploy(name, CronTrigger(name="cron", cron="0 3 * * *"), late=Late(by="07:00", tz="Europe/Paris"))
+    more = {"source": "penstock/cron", "subject": f"{name}/cron", "id": f"{name}/1", "time": time}
+    await platform.send("penstock.cron.tick.v1", **more)
+
+
+async def test_the_run_of_a_tick_that_has_not_succeeded_by_a_time_of_day_is_late(platform: Platform) -> None:
+    await tick(platform, "daily", "2026-07-01T03:00:00.000Z")
+    [late] = await until(lambda: late_events(platform, "daily"), lambda found: bool(found))
+    assert late.data["reason"] == "it has not succeeded by 07:00 Europe/Paris"
+    assert late.time == "2026-07-01T05:00:00.000Z", "the first seven o'clock in Paris after the tick"
+
+
+async def test_a_tick_without_a_valid_time_is_never_late_by_a_time_of_day(platform: Platform) -> None:
+    await tick(platform, "timeless", "yesterday")
+    await platform.started("timeless")
+    await platform.settled()
+    assert await platform.bus.read(subjects.TIMERS, "trigger-timers.default.timeless.>") == []
+    assert await late_events(platform, "timeless") == []
+
+
+@pytest.mark.parametrize("outcome", [RunOutcome.FAILED, RunOutcome.SUCCEEDED])
+async def test_a_run_that_failed_has_not_succeeded(platform: Platform, outcome: RunOutcome) -> None:
+    name = f"ended-{outcome.value}"
+    await platform.deploy(name, on(f"com.acme.{name}"))
+    await platform.send(f"com.acme.{name}")
+    [run] = await platform.started(name)
+    await finish(platform, run, outcome)
+    timer = TriggerTimer(
+        kind="late",
+        project="default",
+        deployment=name,
+        trigger="data",
+        run_id=run.run_id,
+        reason="by",
+        success=True,
+        at=5.0,
+    )
+    place = subjects.trigger_due("default", name, "data", "late")
+    await platform.bus.publish(place, timer.model_dump_json().encode())
+    await platform.settled()
+    found = await late_events(platform, name)
+    assert [late.data["state"] for late in found] == (["failed"] if outcome is RunOutcome.FAILED else [])

@@ -18,6 +18,7 @@ from penstock_core.deployments.definition import (
     Definition,
     EndpointTrigger,
     EventTrigger,
+    Late,
     Trigger,
     WebhookTrigger,
     Window,
@@ -265,7 +266,7 @@ _KINDS: dict[str, type[Trigger]] = {
     "endpoint": EndpointTrigger,
     "webhook": WebhookTrigger,
 }
-_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait", "idle", "throttle")
+_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait", "idle", "throttle", "after")
 _TIMES = ("start", "end")
 _ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
 
@@ -289,8 +290,9 @@ def parse_definition(found: Any) -> Definition:
         errors.append(("triggers", f"must be a list, not {kind(triggers)}"))
     notify = parse_rules(given.get("notify", []), errors)
     rest = {name: value for name, value in given.items() if name not in ("triggers", "notify")}
-    if isinstance(rest.get("partitions"), dict):
-        rest["partitions"] = _parsed(Partitions, "partitions.", rest["partitions"], errors)
+    for name, shape in (("partitions", Partitions), ("late", Late)):
+        if isinstance(rest.get(name), dict):
+            rest[name] = _parsed(shape, f"{name}.", rest[name], errors)
     definition = _parsed(Definition, "", rest, errors)
     if errors or definition is None:
         raise _invalid(errors)

@@ -23,3 +23,14 @@ def parse_duration(text: str) -> float:
     if not math.isfinite(seconds):
         raise ValueError(f"{text!r} is not finite")
     return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as people write it: `90` is `1m30s`. Parts of a second are shown below a minute only."""
+    if seconds < 60:
+        return f"{round(seconds, 3):g}s"
+    left, text = round(seconds), ""
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(SECONDS[unit]))
+        text += f"{count}{unit}" if count else ""
+    return text

@@ -25,9 +25,7 @@ from penstock_core.deployments.notify_rules import (
 )
 from penstock_core.facts import RunFinished
 from penstock_core.frozen import frozen
-
-RUN_LATE = "penstock.run.late.v1"
-"""Type of the event about a run that is late."""
+from penstock_core.run_events import RUN_LATE
 
 DRIFT_DETECTED = "penstock.drift.detected.v1"
 """Type of the event about data that drifted."""

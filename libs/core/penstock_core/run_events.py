@@ -17,7 +17,10 @@ from penstock_core.facts import AttemptFinished, Outcome, RunFinished, RunReques
 from penstock_core.pipeline.values import Inline, Stored, Value
 
 SOURCE = "penstock/runs"
-"""Source of the events about runs; their id is that of the run."""
+"""Source of the events about runs; their id begins with that of the run."""
+
+RUN_LATE = "penstock.run.late.v1"
+"""Type of the event about a run that is late."""
 
 STEPS_SOURCE = "penstock/steps"
 """Source of the events that steps send; their id is `RUN/STEP/N`, the n-th event of the step."""
@@ -61,6 +64,35 @@ def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[
     )
 
 
+def run_late(requested: RunRequested, state: str, reason: str, at: float) -> Event:
+    """Return the event about a run that is late. There is one for each run, whatever the reason.
+
+    Args:
+        requested: its request.
+        state: its end, if it has finished without success; empty: it has not finished.
+        reason: why it is late.
+        at: since when, in Unix seconds.
+    """
+    return Event(
+        project=requested.project,
+        type=RUN_LATE,
+        source=SOURCE,
+        id=f"{requested.run_id}/late",
+        time=_rfc3339(at),
+        subject=requested.pipeline,
+        extensions={"keys": f"{requested.pipeline},{requested.run_id}", **hops_of(requested.trigger)},
+        data={
+            "run_id": requested.run_id,
+            "pipeline": requested.pipeline,
+            "version": requested.version,
+            "state": state,
+            "reason": reason,
+            "deployment": requested.trigger.get("deployment", ""),
+            "labels": requested.labels,
+        },
+    )
+
+
 def step_event(requested: RunRequested, finished: AttemptFinished, number: int) -> dict[str, Any]:
     """Return the attributes of the n-th event that a step sends, from 1, by their CloudEvents names.
 
@@ -85,9 +117,7 @@ def step_event_id(run_id: str, key: str, number: int) -> str:
 
 def run_of(event: Event) -> str:
     """Return the id of the run whose end or step is the source of an event; empty if it is neither."""
-    if event.source == SOURCE:
-        return event.id
-    return event.id.partition("/")[0] if event.source == STEPS_SOURCE else ""
+    return event.id.partition("/")[0] if event.source in (SOURCE, STEPS_SOURCE) else ""
 
 
 def _rfc3339(at: float) -> str:

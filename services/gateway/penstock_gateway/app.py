@@ -22,6 +22,7 @@ from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.notification_log import NotificationLog
 from penstock_adapters.nats.partition_log import PartitionLog
+from penstock_adapters.nats.trigger_timers import Timers
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -401,6 +402,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         explanations,
         Replays(deployments, explanations, events, partition_log, versions, requests, log, evaluator),
         ManualRuns(deployments, partition_log, requests),
+        Explanations(deployments, decisions, events, evaluator),
+        ManualRuns(deployments, partition_log, requests, log, Timers(bus)),
         partitions,
         Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),
         endpoints,

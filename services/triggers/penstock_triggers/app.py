@@ -24,6 +24,7 @@ from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.trigger_timers import Timers, TriggerTimer
 from penstock_contracts import deployment_codec, subjects
 from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments.backfill_facts import BACKFILL_FACTS
@@ -35,7 +36,6 @@ from penstock_triggers.backfills import BackfillDriver
 from penstock_triggers.run_starter import RunStarter
 from penstock_triggers.service import TriggerService
 from penstock_triggers.settings import TriggersSettings
-from penstock_triggers.timers import Timers, TriggerTimer
 from penstock_triggers.waiting_steps import WaitingSteps
 
 
@@ -70,6 +70,7 @@ class TriggersApp:
             DeadLetters(bus),
             EventStream(bus),
             starter,
+            log,
             timers,
             evaluator,
             time.time,

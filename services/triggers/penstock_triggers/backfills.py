@@ -20,6 +20,7 @@ from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.trigger_timers import Timers
 from penstock_contracts import subjects
 from penstock_core import ids, run_events
 from penstock_core.deployments import backfills
@@ -32,7 +33,6 @@ from penstock_core.facts import CancelRequested, RunFinished, RunRequested
 from penstock_core.ports import Recorded
 from penstock_triggers.keyed_locks import KeyedLocks
 from penstock_triggers.run_starter import RunStarter
-from penstock_triggers.timers import Timers
 
 CHECK_INTERVAL = 30.0
 """Seconds between two comparisons of active items with the log of runs."""

@@ -13,15 +13,20 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.trigger_timers import Timers, TriggerTimer
+from penstock_contracts import subjects
+from penstock_core import run_events
 from penstock_core.deployments import decisions, matching, windows
 from penstock_core.deployments.decisions import EventDecided, Outcome
-from penstock_core.deployments.definition import Definition, Subscription, Window
+from penstock_core.deployments.definition import CronTrigger, Definition, Subscription, Window
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.index import TriggerIndex
 from penstock_core.deployments.matching import Evaluator, ExpressionError, Failed, Filtered, Matched
@@ -29,10 +34,9 @@ from penstock_core.deployments.partitions import PartitionError
 from penstock_core.deployments.state import Deployment, Snapshot
 from penstock_core.deployments.windows import WindowClosed, WindowFact, WindowState
 from penstock_core.errors import InputError, InvalidIdError
-from penstock_core.facts import RunRequested
+from penstock_core.facts import RunFinished, RunRequested
 from penstock_triggers.keyed_locks import KeyedLocks
 from penstock_triggers.run_starter import RunStarter, Start
-from penstock_triggers.timers import Timers, TriggerTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class TriggerService:
         dead_letters: DeadLetters,
         events: EventStream,
         starter: RunStarter,
+        runs: NatsRunLog,
         timers: Timers,
         evaluator: Evaluator,
         clock: Callable[[], float] = time.time,
@@ -87,6 +92,7 @@ class TriggerService:
         self._dead_letters = dead_letters
         self._events = events
         self._starter = starter
+        self._runs = runs
         self._timers = timers
         self._evaluator = evaluator
         self._clock = clock
@@ -110,11 +116,14 @@ class TriggerService:
         )
 
     async def timer(self, timer: TriggerTimer) -> None:
-        """Handle a timer that fired: close windows, start scheduled runs.
+        """Handle a timer that fired: close windows, start scheduled runs, publish that a run is late.
 
         Raises:
             UnavailableError: a part of the platform does not answer; handling the timer again is safe.
         """
+        if timer.kind == "late":
+            await self._late(timer)
+            return
         deployments = await self._deployments.all()
         deployment = deployments.get((timer.project, timer.deployment))
         # A window that is due while the deployment is paused closes with the next event after it is resumed.
@@ -160,7 +169,7 @@ class TriggerService:
         mine = trigger.decision(event, outcome, run_id=run.run_id if run else "", error=error, at=self._clock())
         counts = await self._log.decide(mine)
         if counts.outcome is Outcome.STARTED and run is not None:
-            await self._starter.request(run)
+            await self._request(run, trigger, event)
         await self._follow_rejection(event, counts)
 
     async def _follow_rejection(self, event: Event, decision: EventDecided) -> None:
@@ -184,7 +193,7 @@ class TriggerService:
             return
         run, error = await self._built(trigger.start([event], event.digest))
         if run is not None:
-            await self._starter.request(run)
+            await self._request(run, trigger, event)
         else:
             await self._dead_letters.add(event, decision.deployment, decision.trigger, error)
 
@@ -194,6 +203,24 @@ class TriggerService:
             return await self._starter.build(start), ""
         except (ExpressionError, InputError, InvalidIdError, PartitionError) as error:
             return None, str(error)
+
+    async def _request(self, run: RunRequested, trigger: _Trigger, event: Event) -> None:
+        """Request a run; after the request, so that a timer never fires for a run that does not exist."""
+        await self._starter.request(run)
+        is_tick = isinstance(trigger.definition.trigger(trigger.subscription.trigger), CronTrigger)
+        await self._timers.set_late(run, trigger.definition, _time(event) if is_tick else None)
+
+    async def _late(self, timer: TriggerTimer) -> None:
+        """Publish that a run is late, unless it has ended well."""
+        names = [subjects.run(timer.run_id, tail) for tail in ("requested", "finished")]
+        found = await self._runs.last(names)
+        requested, finished = (found[name].fact if name in found else None for name in names)
+        if not isinstance(requested, RunRequested):
+            return  # deleted meanwhile
+        outcome = finished.outcome.value if isinstance(finished, RunFinished) else ""
+        if outcome == "succeeded" or (outcome and not timer.success):
+            return
+        await self._events.publish(run_events.run_late(requested, outcome, timer.reason, timer.at))
 
     # ---------------------------------------------------------------------------------------------------------- windows
 
@@ -253,7 +280,7 @@ class TriggerService:
         events.sort(key=lambda event: event.sequence)
         run, error = await self._built(trigger.start(events, windows.window_identity(key, number)))
         if run is not None:
-            await self._starter.request(run)
+            await self._request(run, trigger, events[-1])
             return
         revision = trigger.snapshot.revision
         place = (events[-1].project, trigger.deployment.name, trigger.subscription.trigger, key)
@@ -277,3 +304,11 @@ class TriggerService:
         shapes = self._index.subscriptions(deployment, snapshot)
         found = next((shape for shape in shapes if shape.trigger == name), None)
         return None if found is None else _Trigger(deployment, snapshot, snapshot.definition, found)
+
+
+def _time(event: Event) -> float | None:
+    """When a tick was scheduled; None for one that others than the cron service have sent without a valid time."""
+    try:
+        return datetime.fromisoformat(event.time).timestamp()
+    except ValueError:
+        return None

@@ -283,6 +283,19 @@ async def test_an_end_that_is_published_again_notifies_once(platform: Platform, 
     assert len(receiver.requests) == 1
 
 
+async def test_a_manual_run_that_is_late_is_notified(platform: Platform, http: Http, receiver: Receiver) -> None:
+    definition = {"pipeline": "chain", "inputs": {"n": 1}, "notify": [hook(receiver)], "late": {"after": "200ms"}}
+    assert (await http("PUT", "/v1/deployments/delayed", {"definition": definition})).status == 200
+    run_id = (await http("POST", "/v1/deployments/delayed/runs", {})).json()["run_id"]
+    [found] = await received(receiver, 1)
+    assert found["type"] == "penstock.notification.late.v1"
+    text = f"Run {run_id} of deployment delayed is late: it has not finished 0.2s after its request"
+    assert found["data"]["text"] == text
+    zone = {**definition, "late": {"after": "1h", "tz": "Europe/Pariss"}}
+    assert (await http("PUT", "/v1/deployments/delayed", {"definition": zone})).fields == {"late.tz"}
+    await platform.finish(run_id)
+
+
 async def test_drift_is_notified(platform: Platform, http: Http, receiver: Receiver) -> None:
     await deploy(http, "drifting", hook(receiver, on=["drift"]))
     data = {"deployment": "drifting", "reason": "psi of age is 0.31"}

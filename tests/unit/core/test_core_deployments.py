@@ -17,6 +17,7 @@ from penstock_core.deployments.definition import (
     CronTrigger,
     Definition,
     EventTrigger,
+    Late,
     Trigger,
     Window,
     WindowKind,
@@ -44,6 +45,7 @@ from penstock_core.deployments.matching import (
 )
 from penstock_core.deployments.state import Actor, ConflictError, Deployment, NoDeploymentError
 from penstock_core.deployments.windows import EventCollected, WindowClosed, WindowFact, WindowState
+from penstock_core.durations import format_duration
 from penstock_core.errors import InvalidInputsError
 
 P, D = "default", "nightly"
@@ -437,3 +439,45 @@ def test_run_ids_differ_by_deployment_trigger_event_and_window() -> None:
     ]
     found = {decisions.run_id(P, "f", d, t, i) for d in ("d", "e") for t in ("t", "u") for i in identities}
     assert len(found) == 16
+
+
+# ------------------------------------------------------------------------------------------------------------ late runs
+
+
+@pytest.mark.parametrize(
+    ("late", "path", "message"),
+    [
+        (Late(), "late", "give a duration (after), a time of day (by), or both"),
+        (Late(after=-1.0), "late.after", "more than 0 seconds"),
+        (Late(after=float("inf")), "late.after", "at most 30 days"),
+        (Late(after=float("nan")), "late.after", "at most 30 days"),
+        (Late(by="7:00"), "late.by", "use one such as '07:00'"),
+        (Late(by="24:00"), "late.by", "use one such as '07:00'"),
+        (Late(by="07:00"), "late.by", "needs a cron trigger"),
+    ],
+)
+def test_invalid_times_of_late_runs(late: Late, path: str, message: str) -> None:
+    found = problems(replace(ONE, late=late))
+    assert [(at, text) for at, text in found if at == path and message in text], found
+
+
+def test_valid_times_of_late_runs() -> None:
+    cron = CronTrigger(name="cron", cron="@daily")
+    assert problems(replace(ONE, late=Late(after=60.0))) == []
+    assert problems(replace(ONE, triggers=(cron,), late=Late(after=60.0, by="23:59", tz="Europe/Paris"))) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.25s"),
+        (59.0, "59s"),
+        (60.0, "1m"),
+        (90.0, "1m30s"),
+        (5400.0, "1h30m"),
+        (86400.0, "1d"),
+        (59.9999, "60s"),
+    ],
+)
+def test_durations_are_shown_as_they_are_written(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

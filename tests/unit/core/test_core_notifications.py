@@ -26,7 +26,8 @@ from penstock_core.deployments.notify_rules import (
     rules_problems,
 )
 from penstock_core.facts import RunFinished
-from penstock_core.notifications import DRIFT_DETECTED, RUN_LATE, NotificationDue, State, decide
+from penstock_core.notifications import DRIFT_DETECTED, NotificationDue, State, decide
+from penstock_core.run_events import RUN_LATE
 
 ALL = tuple(NotifyOn)
 MAIL = NotifyRule(name="mail", kind=NotifyKind.EMAIL, to=("ada@example.com",))

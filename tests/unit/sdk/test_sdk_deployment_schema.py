@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from penstock.authoring.deployment_schema import schema
-from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Webhook, from_mapping
+from penstock.authoring.deployments import Cron, Deployment, Endpoint, Late, On, Webhook, from_mapping
+from penstock.authoring.notify import Notify
 from penstock_core.errors import DefinitionError
 
 SCHEMA = schema()
@@ -31,6 +32,9 @@ def one(**more: Any) -> dict[str, Any]:
         one(triggers=[{"on": ["a", "b"], "all_of": True, "within": 60, "inputs": {"n": "data.n"}}]),
         one(triggers=[{"on": "a", "inputs": "data", "filter": "data.x > 1"}]),
         one(triggers=[{"webhook": "github", "secret_env": "SECRET", "events": "push"}]),
+        one(late={"after": "2h", "by": "07:00", "tz": "Europe/Paris"}),
+        one(notify=[{"kind": "email", "to": "ada@example.com", "on": "failed"}, {"kind": "slack", "secret_env": "X"}]),
+        one(notify=[{"kind": "webhook", "url": "https://example.com", "on": ["late", "drift"], "throttle": "1h"}]),
         one(triggers=[{"endpoint": True, "wait": "10s", "rate": 5.5}]),
     ],
 )
@@ -47,6 +51,9 @@ def test_accepted_files(deployment: dict[str, Any]) -> None:
         one(triggers=[{"cron": "@daily", "on": "a"}]),
         one(triggers={"cron": "@daily"}),
         one(triggers=["@daily"]),
+        one(notify=[{"to": "ada@example.com"}]),
+        one(notify=[{"kind": "email", "cc": "ada@example.com"}]),
+        one(notify={"kind": "email"}),
         one(triggers=[{"endpoint": True, "path": "/x"}]),
     ],
 )
@@ -65,11 +72,16 @@ def test_every_option_of_a_class_is_in_the_schema_with_its_description() -> None
         renamed = names - {"types", "provider"} | ({title} if title not in ("cron",) else set())
         assert set(by_title[title]) == renamed
         assert all(option.get("description") for option in by_title[title].values()), title
+    for shape, properties in ((Notify, made["notify"]["items"]["properties"]), (Late, made["late"]["properties"])):
+        assert set(properties) == {field.name for field in dataclasses.fields(shape)}
+        assert all(option.get("description") for option in properties.values())
     options = {field.name for field in dataclasses.fields(Deployment)} - {"name", "file", "line"}
     assert set(made) == options
 
 
 def test_values_that_are_not_among_the_allowed_ones_are_refused() -> None:
+    for rule in ({"kind": "pager"}, {"kind": "email", "on": "sometimes"}, {"kind": "email", "on": ["sometimes"]}):
+        assert not VALIDATOR.is_valid({"deployments": {"x": one(notify=[rule])}})
     for wrong in ({"webhook": "bitbucket"}, {"every": "1h", "catchup": "some"}):
         assert not VALIDATOR.is_valid({"deployments": {"x": one(triggers=[wrong])}})
 

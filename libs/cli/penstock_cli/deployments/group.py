@@ -14,6 +14,7 @@ from penstock_cli.arguments import Json, parse_pairs
 from penstock_cli.deployments import addresses, endpoint_tokens, notifications, run_now
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
+from penstock_core.durations import format_duration
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -77,6 +78,8 @@ def show(name: Name, json: Json = False) -> None:
             output.line(f"    {parameter} = {expression}")
     for parameter, value in found.definition["inputs"].items():
         output.line(f"  {parameter} = {codec.dumps(value)}")
+    if found.definition["late"]:
+        output.line(f"  late: {_late(found.definition['late'])}")
     for rule in found.definition["notify"]:
         output.line(f"  notify {notifications.describe(rule)}")
     print_decisions(decisions)
@@ -324,6 +327,12 @@ def _outcome(one: Decision) -> str:
             return "filtered: the filter is false"
         case outcome:
             return outcome
+
+
+def _late(late: dict[str, Any]) -> str:
+    after = f"not finished after {format_duration(late['after'])}" if late["after"] else ""
+    by = f"not succeeded by {late['by']} {late['tz']}" if late["by"] else ""
+    return ", ".join(text for text in (after, by) if text)
 
 
 def _pipeline(definition: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
+from penstock_core.durations import format_duration
 
 app = typer.Typer(help="Test the notifications of deployments.", no_args_is_help=True)
 
@@ -41,5 +42,5 @@ def describe(rule: dict[str, Any]) -> str:
     """A rule in a few words."""
     secret = rule["secret_env"] or rule["secret_file"]
     target = rule["url"] or ", ".join(rule["to"]) or f"the URL in {secret}"
-    throttle = f", at most once in {rule['throttle']:g} s" if rule["throttle"] else ""
+    throttle = f", repeated after {format_duration(rule['throttle'])}" if rule["throttle"] else ""
     return f"{rule['name']}: {rule['kind']} to {target} on {', '.join(rule['on'])}{throttle}"

@@ -221,6 +221,20 @@ class TrafficShare:
 
 
 @frozen(kw_only=True)
+class Late:
+    """When a run is late.
+
+    Attributes:
+        after: seconds from its request, if it has not finished; 0: never.
+        by: time of day such as `07:00` in the time zone `tz`, if the run of the tick before it has not succeeded.
+    """
+
+    after: float = 0.0
+    by: str = ""
+    tz: str = "UTC"
+
+
+@frozen(kw_only=True)
 class Definition:
     """What a revision of a deployment says.
 
@@ -235,12 +249,14 @@ class Definition:
         shadow: requests that another version runs, too; its answers are recorded, and not used.
         notify: whom it notifies of what.
         partitions: the parts of the data, one of which each run computes; None: runs have no partition.
+        late: when a run is late: an event says so, once, and the run goes on.
     """
 
     pipeline: str
     version: int | None = None
     triggers: tuple[Trigger, ...] = ()
     notify: tuple[NotifyRule, ...] = ()
+    late: Late | None = None
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     labels: dict[str, str] = field(default_factory=dict[str, str])
     priority: int = 0

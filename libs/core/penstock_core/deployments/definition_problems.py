@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock_core import ids
-from penstock_core.deployments import partitions, webhooks
+from penstock_core.deployments import late, partitions, webhooks
 from penstock_core.deployments.definition import (
     EXPRESSION_LIMIT,
     QUEUE_LIMIT,
@@ -54,7 +54,7 @@ def problems(definition: Definition) -> list[Problem]:
             found.append((at, "a deployment has at most one endpoint"))
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
         found += [(f"{at}.{path}", message) for path, message in _partition_problems(trigger, definition)]
-    return [*found, *_declared_partitions(definition), *rules_problems(definition.notify)]
+    return [*found, *_declared_partitions(definition), *late.problems(definition), *rules_problems(definition.notify)]
 
 
 def _traffic_problems(definition: Definition) -> Iterator[Problem]:

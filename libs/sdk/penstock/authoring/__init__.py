@@ -6,7 +6,7 @@ intermediate representation that the platform runs. Every mistake is a `Definiti
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
 from penstock.authoring.branch_join import one_of
-from penstock.authoring.deployments import Cron, Endpoint, On, Partitions, Webhook
+from penstock.authoring.deployments import Cron, Endpoint, Late, On, Partitions, Webhook
 from penstock.authoring.environments import Environment
 from penstock.authoring.notify import Notify
 from penstock.authoring.options import Batch, Cache, Resources
@@ -20,6 +20,7 @@ __all__ = [
     "Cron",
     "Endpoint",
     "Environment",
+    "Late",
     "Notify",
     "On",
     "Partitions",

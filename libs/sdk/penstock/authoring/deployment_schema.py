@@ -10,7 +10,7 @@ import inspect
 import re
 from typing import Any
 
-from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Partitions, Webhook
+from penstock.authoring.deployments import Cron, Deployment, Endpoint, Late, On, Partitions, Webhook
 from penstock.authoring.notify import Notify
 from penstock_core.deployments import notify_rules, webhooks
 from penstock_core.deployments.partitions import PartitionKind
@@ -46,7 +46,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 _VALUES = {
     "catchup": ["none", "latest", "all"],
     "provider": [one.value for one in webhooks.Provider],
-    "by": [one.value for one in PartitionKind],
+    "Partitions.by": [one.value for one in PartitionKind],
     "algorithm": [*webhooks.ALGORITHMS],
     "mode": ["elastic", "low_latency"],
     "kind": [one.value for one in notify_rules.NotifyKind],
@@ -55,7 +55,7 @@ _VALUES = {
 _RENAMED = {"types": "on", "provider": "webhook"}
 """Fields that are keys under another name, by which the kind of a trigger is known."""
 
-_NOT_WRITTEN = ("name", "pipeline", "triggers", "notify", "file", "line")
+_NOT_WRITTEN = ("name", "pipeline", "triggers", "notify", "late", "file", "line")
 
 
 def schema() -> dict[str, Any]:
@@ -75,6 +75,12 @@ def schema() -> dict[str, Any]:
         "properties": {
             "pipeline": {**_TEXT, "description": "name of a published pipeline"},
             "triggers": {"type": "array", "items": {"anyOf": triggers}},
+            "late": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": _fields(Late),
+                "description": "when a run is late",
+            },
             "notify": {"type": "array", "items": _rule(), "description": "whom the deployment notifies of what"},
             **{name: one for name, one in fields.items() if name not in _NOT_WRITTEN},
             "partitions": {
@@ -124,7 +130,8 @@ def _fields(shape: type[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in dataclasses.fields(shape):
         if str(one.type) in _TYPES:
-            values = {"enum": _VALUES[one.name]} if one.name in _VALUES else {}
+            allowed = _VALUES.get(one.name) or _VALUES.get(f"{shape.__name__}.{one.name}")
+            values = {"enum": allowed} if allowed else {}
             text = {"description": texts[one.name]} if one.name in texts else {}
             found[_RENAMED.get(one.name, one.name)] = {**_TYPES[str(one.type)], **values, **text}
     return found

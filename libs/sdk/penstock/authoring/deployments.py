@@ -208,6 +208,25 @@ class Webhook:
         }
 
 
+@dataclass(frozen=True)
+class Late:
+    """When a run of a deployment is late: an event says so, once, and the run goes on.
+
+    Attributes:
+        after: a duration such as "2h", from the request of a run, if it has not finished.
+        by: a time of day such as "07:00", if the run of the cron tick before it has not succeeded.
+        tz: time zone of `by`, such as `Europe/Paris`.
+    """
+
+    after: Duration = 0
+    by: str = ""
+    tz: str = "UTC"
+
+    def definition(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"after": _seconds(self.after, "after"), "by": self.by, "tz": self.tz}
+
+
 Trigger = Cron | On | Endpoint | Webhook
 """What starts the runs of a deployment."""
 
@@ -259,6 +278,7 @@ class Deployment:
         shadow: requests that another version runs, too, whose answers are recorded and not used.
         notify: whom it notifies of what.
         partitions: the parts of its data, one of which each run computes.
+        late: when a run is late: an event says so, once, and the run goes on.
         file, line: where it is declared.
     """
 
@@ -276,6 +296,7 @@ class Deployment:
     description: str = ""
     notify: Sequence[Notify] = ()
     partitions: Any = None
+    late: Late | None = None
     file: str | None = field(default=None, repr=False, compare=False)
     line: int | None = field(default=None, repr=False, compare=False)
 
@@ -306,7 +327,18 @@ class Deployment:
             "description": self.description,
             "notify": self._notify(),
             "partitions": self.partitions.definition() if self.partitions else None,
+            "late": self._late(),
         }
+
+    def _late(self) -> dict[str, Any] | None:
+        if not isinstance(self.late, Late | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(
+                f"late of deployment {self.name!r} must be a Late, not {self.late!r}", self.file, self.line
+            )
+        try:
+            return None if self.late is None else self.late.definition()
+        except DefinitionError as error:
+            raise DefinitionError(f"deployment {self.name!r}: {error.message}", self.file, self.line) from error
 
     def _notify(self) -> list[dict[str, Any]]:
         for one in self.notify:

@@ -148,7 +148,8 @@ class Pipeline:
             name: of the deployment, unique in a project.
             triggers: `Cron`, `On`, `Endpoint` and `Webhook` objects.
             **settings: `version` (default: the latest published one at each run), `inputs` as JSON by parameter,
-                `labels`, `priority`, `deadline`, `description`, `partitions` (a `Partitions` object), `notify`.
+                `labels`, `priority`, `deadline`, `description`, `partitions` (a `Partitions` object), `notify`,
+                `late`.
 
         Raises:
             DefinitionError: the name, a trigger or a setting is not valid; with the user's file and line.

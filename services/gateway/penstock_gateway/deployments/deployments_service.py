@@ -213,6 +213,9 @@ class Deployments:
                 problems += [(f"{at}.{field}", message) for field, message in named_secrets.check(trigger, usable)]
             if isinstance(trigger, CronTrigger):
                 problems += [(f"{at}.{field}", message) for field, message in cron_expressions.check(trigger)]
+        if definition.late is not None:
+            zone = cron_expressions.check(CronTrigger(name="late", cron="@daily", tz=definition.late.tz))
+            problems += [(f"late.{field}", message) for field, message in zone]
         for n, rule in enumerate(definition.notify):
             problems += [(f"notify[{n}].{field}", message) for field, message in self._sender.check(rule)]
         if problems:

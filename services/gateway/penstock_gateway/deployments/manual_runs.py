@@ -6,10 +6,14 @@ import time
 from typing import Any
 
 from penstock_adapters.nats.partition_log import PartitionLog
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.trigger_timers import Timers
+from penstock_contracts import subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.deployments import DeploymentRunBody
 from penstock_core.deployments import partitions
 from penstock_core.deployments.definition import Definition
+from penstock_core.facts import RunRequested
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.runs.run_requests import RunRequests
@@ -18,10 +22,19 @@ from penstock_gateway.runs.run_requests import RunRequests
 class ManualRuns:
     """Submits runs with the pipeline, inputs and options of a deployment."""
 
-    def __init__(self, deployments: Deployments, partitions: PartitionLog, requests: RunRequests) -> None:
+    def __init__(
+        self,
+        deployments: Deployments,
+        partitions: PartitionLog,
+        requests: RunRequests,
+        log: NatsRunLog,
+        timers: Timers,
+    ) -> None:
         self._deployments = deployments
         self._partitions = partitions
         self._requests = requests
+        self._log = log
+        self._timers = timers
 
     async def submit(self, name: str, body: DeploymentRunBody, key: str | None, by: str) -> RunAccepted:
         """Submit a run of a deployment, also of a paused one.
@@ -44,7 +57,10 @@ class ManualRuns:
             priority=definition.priority,
             deadline=definition.deadline,
         )
-        return await self._requests.submit(request, key, by, {"deployment": name, **partition})
+        accepted = await self._requests.submit(request, key, by, {"deployment": name, **partition})
+        if definition.late is not None:
+            await self._watch(accepted.run_id, definition)
+        return accepted
 
     async def _partition(
         self, name: str, definition: Definition, body: DeploymentRunBody
@@ -62,3 +78,10 @@ class ManualRuns:
             errors = [(f"inputs.{parameter}", message) for parameter in both]
             raise UnprocessableError(f"Input {both[0]!r} {message}", "remove the input", errors=errors)
         return partitions.trigger(partition), mapped
+
+    async def _watch(self, run_id: str, definition: Definition) -> None:
+        """Have it checked whether the run is late; an existing run is watched again, in case that failed before."""
+        at = subjects.run(run_id, "requested")
+        found = (await self._log.last([at])).get(at)
+        if found is not None and isinstance(found.fact, RunRequested):
+            await self._timers.set_late(found.fact, definition)
