@@ -21,7 +21,7 @@ from penstock_core.pipeline import tagged
 COLUMNS_LIMIT = 2_000
 """Most columns of a call."""
 
-_CALL_COLUMNS = ["request_id", "run_id", "at", "duration", "version", "model"]
+_CALL_COLUMNS = ["request_id", "run_id", "at", "duration", "version", "model", "role"]
 _PAGE = 1_000
 
 
@@ -39,8 +39,9 @@ def collect_calls(
 
     Every call of an endpoint is a run, so nothing else has to be recorded. Each row has `request_id` (the idempotency
     key of the request, if the caller gave one), `run_id`, `at` (UTC), `duration` in seconds, `version` of the pipeline,
-    `model` (versions of registered models among the inputs, such as `churn:3`), and the inputs and outputs: nested
-    objects and lists as columns such as `inputs.customer.age` and `outputs.result`. Files and tables are their digests.
+    `model` (versions of registered models among the inputs, such as `churn:3`), `role` (`canary` or `shadow` for calls
+    that such a version ran), and the inputs and outputs: nested objects and lists as columns such as
+    `inputs.customer.age` and `outputs.result`. Files and tables are their digests.
 
     Args:
         deployment: name of the deployment; its successful runs count, whatever started them.
@@ -167,6 +168,7 @@ def _rows(run: Run, columns: list[str] | None, explode: str) -> Iterator[dict[st
         "duration": run.duration,
         "version": run.version,
         "model": ",".join(run.input_models.values()),
+        "role": run.trigger.get("role", ""),
     }
     inputs = {name: _data(value) for name, value in run.inputs.items() if name not in run.input_models}
     outputs = {name: _data(value) for name, value in run.outputs.items()}
