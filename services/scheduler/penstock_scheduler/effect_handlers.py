@@ -114,7 +114,7 @@ class EffectHandlers:
         self._alarms = Alarms(bus)
 
     async def register(self, state: RunState) -> None:
-        """Register the models of ended attempts, so that downstream steps find them.
+        """Register the models and publish the events of ended attempts, so that what follows finds them.
 
         Raises:
             UnavailableError: a service did not answer; the outbox is unchanged.
@@ -124,6 +124,10 @@ class EffectHandlers:
             await self._registrar.register(state, wanted)
             for effect in wanted:
                 state.outbox.pop(effect, None)
+        for effect in [effect for effect in state.outbox if isinstance(effect, PublishEvents)]:
+            if state.requested is not None:
+                await self._step_events.publish(state.requested, effect.key, effect.attempt)
+            state.outbox.pop(effect, None)
 
     async def carry_out(self, state: RunState) -> list[Fact]:
         """Carry out the effects in a run's outbox, and empty it.
@@ -161,8 +165,6 @@ class EffectHandlers:
                 return await self._expect(state, key, attempt)
             case UnsubscribeEvent(key, attempt):
                 await self._unexpect(state, key, attempt)
-            case PublishEvents(key, attempt) if state.requested is not None:
-                await self._step_events.publish(state.requested, key, attempt)
             case NotifyCaller():
                 await self._report(state)
             case _:

@@ -63,6 +63,7 @@ class FakePlatform(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.facts = FACTS
         self.cuts: list[int] = []
+        self.comments = 0
         self.runs_by_key: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         self.view: dict[str, Any] = {
@@ -202,6 +203,9 @@ class Handler(BaseHTTPRequestHandler):
             # Split anywhere: frames need not come whole.
             self.chunk(text[:17])
             self.chunk(text[17:])
+        for _ in range(self.server.comments):
+            time.sleep(0.1)
+            self.chunk(b": still here\n\n")
         if cut is not None and cut >= 0:
             # A connection that breaks in the middle of a frame.
             self.chunk(b"id: 999\nevent: run.fin")
@@ -543,6 +547,14 @@ def test_the_client_waits_for_a_starting_platform(served: FakePlatform, tmp_path
         return platform.Address(served.url, TOKEN)
 
     assert Client(home=tmp_path, locate=locate).runs.get(RUN).finished and calls == 4
+
+
+def test_a_stream_that_was_quiet_for_longer_than_the_patience_is_opened_again(
+    served: FakePlatform, tmp_path: Path
+) -> None:
+    served.cuts, served.comments = [2], 8
+    events = Client(served.url, TOKEN, home=tmp_path, patience=0.5).runs.events(RUN)
+    assert [event.seq for event in events] == [fact["seq"] for fact in FACTS]
 
 
 def test_waiting_for_a_missing_platform_is_bounded(home: Home) -> None:

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as scores
 
+from penstock.client.views import Run
 from penstock.monitoring import (
     Crossing,
     collect_labels,
@@ -220,6 +221,73 @@ def test_nested_data_becomes_columns() -> None:
     assert flatten("c", 4) == {"c": 4}
     with pytest.raises(ValueError, match="more than 2000 values"):
         flatten("c", list(range(3000)))
+
+
+class FakeRuns:
+    """Runs of `Client`, newest first."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found = list(found)
+        self.runs = self
+        self.filters: dict[str, Any] = {}
+
+    def list(self, **filters: Any) -> list[Any]:
+        self.filters = filters
+        return self.found
+
+
+def call(number: int, inputs: dict[str, Any], output: Any, **more: Any) -> Run:
+    values = {name: {"value": value} for name, value in inputs.items()}
+    trigger = {"event_id": f"order-{number}"} if number % 2 else {}
+    fields: dict[str, Any] = {"created_at": 1000.0 + number, "duration": 0.5, "trigger": trigger} | more
+    return Run(f"r{number}", "scoring", 3, inputs=values, outputs={"result": {"value": output}}, **fields)
+
+
+def collected(monkeypatch: pytest.MonkeyPatch, *runs: Run, **arguments: Any) -> pd.DataFrame:
+    monkeypatch.setattr(recorded, "Client", lambda: FakeRuns(*runs))
+    return recorded.collect_calls("scorer", **arguments)
+
+
+def test_calls_are_rows_with_a_column_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"artifact": {"sha256": "f" * 64}}
+    second = call(2, {"customer": {"country": "fr", "age": 5}}, "no")
+    first = call(1, {"customer": {"age": 4, "tags": list(range(11))}}, "yes", input_models={"model": "m:1"})
+    first.inputs["model"] = first.inputs["photo"] = model
+    table = collected(monkeypatch, second, first)
+    names = list(table.columns)
+    assert names[:7] == ["request_id", "run_id", "at", "duration", "version", "model", "role"]
+    tags = [f"inputs.customer.tags.{n}" for n in range(11)]
+    assert names[7:] == ["inputs.customer.age", "inputs.customer.country", *tags, "inputs.photo", "outputs.result"]
+    assert table["request_id"].tolist() == ["order-1", "r2"]
+    assert table["model"].tolist() == ["m:1", ""]
+    assert table["inputs.photo"].tolist()[0] == "sha256:" + "f" * 64
+    assert table["at"].tolist()[0] == pd.Timestamp("1970-01-01T00:16:41Z")
+
+
+def test_calls_can_be_sampled_selected_and_exploded(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [call(n, {"n": n}, n) for n in range(400)]
+    tenth = collected(monkeypatch, *many, sample=0.1)
+    assert 15 < len(tenth) < 80
+    assert set(tenth["run_id"]) < set(collected(monkeypatch, *many, sample=0.3)["run_id"])
+    assert list(collected(monkeypatch, *many, columns=["outputs.*"]).columns)[7:] == ["outputs.result"]
+    rows = call(1, {"rows": [{"age": 1}, {"age": 2}], "unit": "cm"}, ["a", "b"])
+    table = collected(monkeypatch, rows, explode="rows")
+    assert table[["inputs.rows.age", "inputs.unit", "outputs.result"]].to_numpy().tolist() == [
+        [1, "cm", "a"],
+        [2, "cm", "b"],
+    ]
+    with pytest.raises(ValueError, match="sample must be more than 0"):
+        collected(monkeypatch, sample=0)
+
+
+def test_a_column_with_values_of_several_types_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [call(n, {"x": value}, n + 0.5 if n else 1) for n, value in enumerate((1, "a", None, True))]
+    table = collected(monkeypatch, *calls)
+    assert table["inputs.x"].fillna("missing").tolist() == ["True", "missing", "a", "1"]
+    assert table["outputs.result"].tolist() == [3.5, 2.5, 1.5, 1.0]
+    assert list(collected(monkeypatch).columns) == [
+        "request_id", "run_id", "at", "duration", "version", "model", "role",
+    ]  # fmt: skip
 
 
 class FakeEvents:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from penstock_contracts import subjects
 from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
-from penstock_core.facts import AttemptFinished, Fact, Outcome, RunRequested, StepEvent
+from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunRequested, StepEvent
+from penstock_core.pipeline.ir import Node, Pipeline, StepSpec
 from penstock_core.ports import Recorded
+from penstock_core.run import machine
+from penstock_core.run.effects import PublishEvents
+from penstock_scheduler.effect_handlers import EffectHandlers
 from penstock_scheduler.step_events import StepEvents
 
 PLACE = subjects.finished("r", "watch", 1)
@@ -83,3 +88,22 @@ async def test_an_end_that_cannot_be_read_yet_is_tried_again_and_another_fact_is
     fake.log = {PLACE: Recorded(5, 0.0, other)}
     await fake.events.publish(RUN, "watch", 1)
     assert fake.published == []
+
+
+async def test_events_are_published_before_anything_that_follows_from_the_end_is_decided() -> None:
+    fake = FakePlatform(StepEvent(type="com.acme.one"))
+    spec = StepSpec(name="watch", entrypoint="m:watch")
+    plan = machine.Plan(Pipeline(name="watching", steps={"watch": spec}, nodes=(Node(key="watch", step="watch"),)))
+    request = AttemptRequested(
+        run_id="r", key="watch", attempt=1, pool="default", project="p", pipeline="watching", version=1, entrypoint="m"
+    )
+    state = machine.fold("r", plan, [RUN, request, fake.log[PLACE].fact])
+    nothing: Any = None
+    handlers = EffectHandlers(nothing, nothing, nothing, nothing, nothing, nothing, fake.events, lambda: 0.0)
+    fake.unavailable = 1
+    with pytest.raises(UnavailableError):
+        await handlers.register(state)
+    assert PublishEvents("watch", 1) in state.outbox
+    await handlers.register(state)
+    assert PublishEvents("watch", 1) not in state.outbox
+    assert [event.id for event in fake.published] == ["r/watch/1"]

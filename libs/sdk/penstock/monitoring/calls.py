@@ -232,13 +232,23 @@ def _labels(data: Any) -> Iterator[dict[str, Any]]:
             pass
 
 
+def _natural(path: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key by which `x.2` is before `x.10`."""
+    parts = path.split(".")
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
 def _time(at: float) -> pd.Timestamp:
     return cast("pd.Timestamp", pd.Timestamp(at, unit="s", tz="UTC"))
 
 
 def _table(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
-    """Return a table that Parquet can store: a column with values of several types becomes text."""
-    names = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    """Return a table that Parquet can store: a column with values of several types becomes text.
+
+    Columns are in order of their names, because the order of fields in JSON has no meaning, and may vary.
+    """
+    others = {name for row in rows for name in row} - set(first)
+    names = [*first, *sorted(others, key=_natural)]
     table = pd.DataFrame(rows, columns=names)
     for name in names:
         types = {type(row.get(name)) for row in rows} - {type(None)}

@@ -15,6 +15,7 @@ import json
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,7 +182,7 @@ class Transport:
             deadline: time of `time.monotonic()` at which the stream ends in any case.
         """
         last = after
-        quiet_since = time.monotonic()
+        contact = _Contact(time.monotonic())
         delay = _FIRST_DELAY
         opened = False
         while not _deadline_passed(deadline):
@@ -191,15 +192,16 @@ class Transport:
                     opened = True
                     if response.status == 204:
                         return
-                    for message in sse.messages(_chunks(response, deadline, self.timeout)):
-                        quiet_since, delay = time.monotonic(), _FIRST_DELAY
+                    chunks = contact.during(_chunks(response, deadline, self.timeout))
+                    for message in sse.messages(chunks):
+                        contact.at, delay = time.monotonic(), _FIRST_DELAY
                         if message.id and message.id <= last:
                             continue
                         last = message.id or last
                         yield message
                         if is_last(message):
                             return
-                        quiet_since = time.monotonic()
+                        contact.at = time.monotonic()
                 if _deadline_passed(deadline) or is_last(None):
                     return
                 raise _StreamEndedError("the platform ended the stream")
@@ -207,11 +209,11 @@ class Transport:
                 # A platform that has just restarted may not have read its log yet.
                 if not opened:
                     raise
-                quiet_since, delay = self._pause(
-                    _RetryableError("the platform does not know the run"), quiet_since, delay
+                contact.at, delay = self._pause(
+                    _RetryableError("the platform does not know the run"), contact.at, delay
                 )
             except (_RetryableError, NoPlatformError, OSError, http.client.HTTPException) as error:
-                quiet_since, delay = self._pause(error, quiet_since, delay)
+                contact.at, delay = self._pause(error, contact.at, delay)
 
     # -------------------------------------------------------------------------------------------------- machinery
 
@@ -364,6 +366,20 @@ def _error_for(response: _Response, path: str) -> Exception:
     if status >= 500:
         return RefusedError(status, title, detail or f"the platform failed ({status}): see its log")
     return RefusedError(status, title, detail or f"the platform rejected the request ({status})", named)
+
+
+@dataclass(slots=True)
+class _Contact:
+    """When the platform was heard from last, by `time.monotonic()`."""
+
+    at: float
+
+    def during(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass on the chunks of a stream. Comments among them keep a stream without messages open for hours."""
+        for number, chunk in enumerate(chunks):
+            if number:  # every stream begins with a comment, also one that ends at once
+                self.at = time.monotonic()
+            yield chunk
 
 
 def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:
