@@ -24,9 +24,10 @@ from penstock.runner.pod.link import Link, RefusedError, note
 from penstock.runner.pod.step_process import StepProcess
 from penstock.runner.pod.transfers import TransferError, Transfers
 from penstock.store import FolderStore
-from penstock_core import environments, pod_protocol, source_bundles
+from penstock_core import pod_protocol, source_bundles
 from penstock_core.artifacts import layout
-from penstock_core.environments import Environment
+from penstock_core.environments import installed
+from penstock_core.environments.installed import Environment
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.run import retry
 from penstock_core.shipping.messages import AttemptKey, Entry, Message
@@ -251,12 +252,12 @@ def _check_environment(wanted: Json | None) -> None:
         return
     found = environment.environment_info()
     names = ("implementation", "version", "packages")
-    lacking = environments.differences(
+    lacking = installed.differences(
         Environment(**{name: wanted[name] for name in names}), Environment(**{name: found[name] for name in names})
     )
     if lacking:
         raise ImageLacksError(
-            f"the image of the pod lacks what this version needs: {environments.shorten(lacking)}. Install these in "
+            f"the image of the pod lacks what this version needs: {installed.shorten(lacking)}. Install these in "
             "the image, or register the pipeline from an environment like that of the image"
         )
 
