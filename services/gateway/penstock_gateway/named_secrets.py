@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from penstock_core.deployments.definition import Problem, WebhookTrigger
 from penstock_core.deployments.notify_rules import NotifyRule
@@ -27,11 +27,21 @@ def read(user: WebhookTrigger | NotifyRule) -> bytes:
             raise UnusableSecretError(f"the gateway has no environment variable {user.secret_env}")
         return os.fsencode(found)
     try:
-        with Path(user.secret_file).open("rb") as file:
-            data = file.read(_LIMIT)
+        data = _content(user.secret_file)
     except OSError as error:
         raise UnusableSecretError(f"the gateway cannot read {user.secret_file}: {error.strerror}") from error
     return data.rstrip(b"\r\n")
+
+
+def _content(path: str) -> bytes:
+    """Return the content of a file. To open a FIFO would block until somebody writes into it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnusableSecretError(f"the gateway cannot use {path}: it is not a regular file")
+        return os.read(descriptor, _LIMIT)
+    finally:
+        os.close(descriptor)
 
 
 def check(user: WebhookTrigger | NotifyRule, usable: Callable[[bytes], object]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from penstock_core.pipeline.values import (
 )
 from penstock_core.queries import search
 from penstock_gateway.endpoints.outputs import INLINE_LIMIT
+from penstock_gateway.http import bodies
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -211,7 +213,7 @@ def form(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, str]]:
     return body + b"--mark--\r\n", {"content-type": "multipart/form-data; boundary=mark"}
 
 
-async def photographed(platform: Platform, http: Http, name: str) -> str:
+async def photographed(platform: Platform, http: Http, name: str, **more: Any) -> str:
     """An endpoint whose pipeline takes a file, a list and a text."""
     params = (
         ir.Port(name="photo", type="Path", schema={"type": "string", "format": "path"}),
@@ -219,7 +221,7 @@ async def photographed(platform: Platform, http: Http, name: str) -> str:
         ir.Port(name="label", type="str", required=False, default="", schema={"type": "string"}),
     )
     await platform.add_version(ir.Pipeline(name=name, params=params, outputs={"result": Param("label")}))
-    return await deploy(http, name, name, wait=0)
+    return await deploy(http, name, name, wait=0, **more)
 
 
 async def test_files_of_a_form_are_artifacts(platform: Platform, http: Http) -> None:
@@ -307,6 +309,56 @@ async def test_callers_cannot_have_a_step_read_a_file_of_its_machine(platform: P
         assert (answer.status, answer.fields) == (422, {"rows"}), answer.body
         assert "contains a path" in answer.json()["detail"]
     assert await runs(platform, "paths") == []
+
+
+@pytest.mark.parametrize("tag", ["this:d", "flows:Config", "numpy", "unknown", 5, None, ["path"]])
+async def test_callers_cannot_have_a_step_import_a_module(platform: Platform, http: Http, tag: Any) -> None:
+    params = (ir.Port(name="anything", type="Any"),)
+    await platform.add_version(ir.Pipeline(name="untyped", params=params, outputs={"result": Param("anything")}))
+    path = await deploy(http, "untyped", "untyped", wait=0)
+    tagged = {"rows": [{"$type": tag, "name": "x"}]}
+    artifact = orjson.dumps(tagged)
+    stored = {"sha256": await platform.store.put_bytes(artifact), "size": len(artifact), "format": "json"}
+    for given in (tagged, {"artifact": stored}):
+        answer = await http("POST", path, {"anything": given})
+        assert (answer.status, answer.fields) == (422, {"anything"}), answer.body
+    for plain in ({"rows": [1]}, {"$type": "datetime", "value": "2024-05-01T12:00:00"}, {"type": "this:d"}):
+        assert (await http("POST", path, {"anything": plain})).status == 202
+
+
+async def test_fields_of_a_form_are_bounded_together(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await photographed(platform, http, "bounded")
+    monkeypatch.setattr(bodies, "JSON_LIMIT", 300_000)
+    photo = ("photo", "a.png", b"x")
+    large = b"x" * 100_000
+    fields, headers = form(photo, *((f"x{n}", None, large) for n in range(4)))
+    answer = await http("POST", path, fields, headers=headers)
+    assert answer.status == 413, answer.body
+    assert "fields of the form are too large" in answer.json()["detail"]
+    files, headers = form(photo, *((f"x{n}", "a.json", large) for n in range(4)))
+    answer = await http("POST", path, files, headers=headers)
+    assert (answer.status, "limit of all values" in answer.json()["detail"]) == (413, True), answer.body
+    head = b'--mark\r\ncontent-disposition: form-data; name="a"\r\nx-long: ' + b"y" * 900_000
+    answer = await http("POST", path, head, headers={"content-type": "multipart/form-data; boundary=mark"})
+    assert answer.status in (400, 413), answer.body
+
+
+async def test_nothing_of_a_refused_request_is_stored(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "turned-away", queue=1)
+    body, headers = form(("photo", "a.png", b"first"))
+    assert (await http("POST", path, body, headers=headers)).status == 202
+    body, headers = form(("photo", "a.png", b"of a full queue"))
+    assert (await http("POST", path, body, headers=headers)).status == 429
+    await http("POST", "/v1/deployments/turned-away/pause", {"reason": "night"})
+    paused, headers = form(("photo", "a.png", b"of a paused deployment"))
+    assert (await http("POST", path, paused, headers=headers)).status == 409
+    stored = [await platform.store.stat(hashlib.sha256(one).hexdigest()) for one in CONTENTS]
+    assert stored == [5, None, None]
+
+
+CONTENTS = (b"first", b"of a full queue", b"of a paused deployment")
 
 
 async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Http) -> None:
@@ -576,6 +628,22 @@ async def test_an_answer_is_for_the_token_that_sent_the_request(platform: Platfo
     location = answer.headers["location"]
     assert (await http("GET", location, token=one)).status == 202
     assert (await http("GET", location, token=other)).status == 404
+
+
+async def test_an_idempotency_key_belongs_to_the_token_that_sends_it(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "shared", wait=0)
+    one, other = [
+        (await http("POST", "/v1/deployments/shared/tokens", {"name": name})).json()["token"] for name in ("a", "b")
+    ]
+    key = {"idempotency-key": "order-1"}
+    answers = [await http("POST", path, {"n": 1}, token=token, headers=key) for token in (one, other, one)]
+    assert [answer.status for answer in answers] == [202, 202, 202]
+    first, second, again = [answer.headers["location"] for answer in answers]
+    assert first == again != second
+    assert len(await started(platform, "shared", 2)) == 2
+    # The key of one says nothing about the requests of the other.
+    assert (await http("POST", path, {"n": 2}, token=other, headers={"idempotency-key": "order-2"})).status == 202
+    assert (await http("POST", path, {"n": 3}, token=one, headers={"idempotency-key": "order-2"})).status == 202
 
 
 async def test_tokens_of_an_endpoint_are_revoked_one_by_one_and_with_the_deployment(http: Http) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,12 +271,34 @@ async def test_several_webhooks_of_a_deployment_have_their_own_paths(platform: P
     hub = {"provider": "github", "secret_env": "GITHUB_SECRET"}
     lab = {"provider": "gitlab", "secret_env": "GITLAB_TOKEN"}
     path = await deploy(http, "several", hub, lab)
-    assert (await github(http, path, "push", PUSH, "s-1")).status == 404
+    assert (await github(http, path, "push", PUSH, "s-1")).status == 401
     assert (await github(http, f"{path}/hook-0", "push", PUSH, "s-1")).status == 202
     assert (await github(http, f"{path}/hook-1", "push", PUSH, "s-1")).status == 401
     for missing in ("default/several/hook-2", "default/nothing", "other/several/hook-0"):
-        assert (await github(http, f"/v1/webhooks/{missing}", "push", PUSH, "s-1")).status == 404
+        assert (await github(http, f"/v1/webhooks/{missing}", "push", PUSH, "s-1")).status == 401
     assert len(await started(platform, "several")) == 1
+
+
+async def test_nobody_finds_out_which_deployments_have_webhooks(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "hidden-hook", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    await http("PUT", "/v1/deployments/without-hook", {"definition": {"pipeline": "chain", "inputs": {"n": 1}}})
+    large = {"content-length": str(BODY_LIMIT + 1)}
+    known = [await http("POST", path, PUSH, token=None), await http("POST", path, headers=large, token=None)]
+    for other in ("default/without-hook", "default/nothing", "default/hidden-hook/other", "else/hidden-hook"):
+        where = f"/v1/webhooks/{other}"
+        found = [await http("POST", where, PUSH, token=None), await http("POST", where, headers=large, token=None)]
+        assert [(one.status, one.body) for one in found] == [(one.status, one.body) for one in known], other
+    assert [one.status for one in known] == [401, 413]
+
+
+async def test_a_secret_that_is_no_regular_file_is_refused_at_once(http: Http, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
+        hook = {"kind": "webhook", "name": "w", "provider": "github", "secret_file": str(place)}
+        body = {"definition": {"pipeline": "chain", "inputs": {"n": 1}, "triggers": [hook]}}
+        answer = await asyncio.wait_for(http("PUT", "/v1/deployments/piped", body), 20)
+        assert (answer.status, answer.fields) == (422, {"triggers[0].secret_file"}), answer.body
+        assert "not a regular file" in answer.json()["detail"]
 
 
 async def test_a_paused_deployment_receives_webhooks_and_starts_nothing(platform: Platform, http: Http) -> None:

@@ -16,6 +16,8 @@ from typing import IO, Any, cast
 import orjson
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from penstock_contracts import event_codec
@@ -26,6 +28,7 @@ from penstock_core.pipeline.ir import Pipeline, Port
 from penstock_core.pipeline.values import ArtifactRef
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import interface
+from penstock_gateway.endpoints.form_parser import FieldsTooLargeError, FormParser
 from penstock_gateway.http import bodies
 from penstock_gateway.http.problems import RequestError
 
@@ -83,9 +86,23 @@ async def _json(request: Request) -> dict[str, Any]:
 async def _form(request: Request, ports: dict[str, Port], artifacts: Artifacts, limit: int) -> dict[str, Any]:
     bodies.check_length(request, limit)
     limited = Request(request.scope, _Limited(request, limit))
-    async with limited.form(max_files=_PARTS, max_fields=_PARTS, max_part_size=bodies.JSON_LIMIT) as form:
+    parser = FormParser(
+        request.headers, limited.stream(), max_files=_PARTS, max_fields=_PARTS, max_part_size=bodies.JSON_LIMIT
+    )
+    try:
+        form = await parser.parse()
+    except FieldsTooLargeError as error:
+        raise RequestError(413, error.message, headers={"connection": "close"}) from error
+    except MultiPartException as error:
+        raise RequestError(400, f"The form cannot be read: {error.message}") from error
+    except ClientDisconnect as error:
+        raise RequestError(400, "The body is incomplete: the connection was closed before its end") from error
+    try:
         _check_once(form)
+        _check_values(form, ports)
         return {name: await _part(name, part, ports.get(name), artifacts) for name, part in form.items()}
+    finally:
+        await form.close()
 
 
 class _Limited:
@@ -112,14 +129,25 @@ def _check_once(form: FormData) -> None:
         )
 
 
+def _check_values(form: FormData, ports: dict[str, Port]) -> None:
+    """Refuse values, which are read into memory, of more than `JSON_LIMIT` bytes together."""
+    total = 0
+    for name, part in form.items():
+        port = ports.get(name)
+        if isinstance(part, str):
+            total += len(part.encode())
+        elif port is None or not interface.is_file(port):
+            total += part.size or 0
+        if total > bodies.JSON_LIMIT:
+            message = f"and the values before it have more than {bodies.JSON_LIMIT} bytes, the limit of all values"
+            raise RequestError(413, f"Part {name[:100]!r} {message}", errors=[(name[:100], message)])
+
+
 async def _part(name: str, part: UploadFile | str, port: Port | None, artifacts: Artifacts) -> Any:
     if isinstance(part, str):
         return _value(part.encode(), port)
     if port is not None and interface.is_file(port):
         return await _file(part, artifacts)
-    if (part.size or 0) > bodies.JSON_LIMIT:
-        message = f"has {part.size} bytes; the limit of a value is {bodies.JSON_LIMIT}"
-        raise RequestError(413, f"Part {name[:100]!r} {message}", errors=[(name[:100], message)])
     return _value(await part.read(), port)
 
 

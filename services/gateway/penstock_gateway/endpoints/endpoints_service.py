@@ -8,6 +8,7 @@ idempotency key, and its run can be read at its status address.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -201,18 +202,19 @@ class Endpoints:
 
         Raises:
             InvalidInputsError: the inputs do not fit the pipeline; fields are named by their paths in the body.
-            TooManyRequestsError: a limit of the endpoint is exceeded; nothing was stored.
-            ConflictError: the deployment is paused, or the key was used for another request.
+            TooManyRequestsError: the endpoint has too many unfinished requests; this one was not stored.
+            ConflictError: the key was used for another request.
             UnprocessableError: the request is too large to be stored.
         """
         deadline = time.monotonic() + wait
-        earlier = await self._earlier(endpoint, inputs, key) if key is not None else None
+        earlier = await self._earlier(endpoint, key, by) if key is not None else None
         if earlier is not None:
+            self._check_equal(earlier.event, inputs)
             return await self._outcome(earlier, deadline)
         call = Call(endpoint=endpoint.name, event=self._event(endpoint, inputs, key, by))
         repeated = self._tracker.waits(endpoint.name, call.event.digest)
         if not repeated:
-            await self._admit(endpoint)
+            await self._check_queue(endpoint)
         async with self._tracker.watch(call.decision_subject) as decided:
             call, duplicate = await self._store(endpoint, call, counts=not repeated)
             self._check_equal(call.event, inputs)
@@ -266,15 +268,28 @@ class Endpoints:
 
     # ----------------------------------------------------------------------------------------------------------- checks
 
-    async def _earlier(self, endpoint: Endpoint, inputs: dict[str, Any], key: str) -> Call | None:
-        """Return the stored request with this key, if there was a decision on it."""
-        digest = event_digest(PROJECT, endpoint.source, key)
+    async def admit_call(self, endpoint: Endpoint, key: str | None, by: str) -> None:
+        """Refuse a request before its body is read: nothing of a refused request is stored.
+
+        A repeated request, by its idempotency key, is not refused.
+
+        Raises:
+            ConflictError: the deployment is paused.
+            TooManyRequestsError: the rate is exceeded, or the endpoint has too many unfinished requests.
+        """
+        if key is not None:
+            digest = event_digest(PROJECT, endpoint.source, _event_id(key, by))
+            if self._tracker.waits(endpoint.name, digest) or await self._earlier(endpoint, key, by) is not None:
+                return
+        self.admit(endpoint)
+        await self._check_queue(endpoint)
+
+    async def _earlier(self, endpoint: Endpoint, key: str, by: str) -> Call | None:
+        """Return the stored request of the principal `by` with this key, if there was a decision on it."""
+        digest = event_digest(PROJECT, endpoint.source, _event_id(key, by))
         found = await self._log.decided(PROJECT, digest, endpoint.name, endpoint.trigger.name)
         event = await self._events.get(found[0].event.sequence) if found else None
-        if event is None:
-            return None
-        self._check_equal(event, inputs)
-        return Call(endpoint=endpoint.name, event=event)
+        return Call(endpoint=endpoint.name, event=event) if event is not None else None
 
     def _check_equal(self, event: Event, inputs: dict[str, Any]) -> None:
         if event.data != inputs:
@@ -282,8 +297,7 @@ class Endpoints:
                 "The idempotency key was used for another request", "use a new key for a request with other inputs"
             )
 
-    async def _admit(self, endpoint: Endpoint) -> None:
-        self.admit(endpoint)
+    async def _check_queue(self, endpoint: Endpoint) -> None:
         if await self._tracker.full(endpoint.name, endpoint.trigger.name, endpoint.trigger.queue):
             raise TooManyRequestsError(
                 f"Endpoint {endpoint.name!r} has {endpoint.trigger.queue} unfinished requests, which is its limit",
@@ -329,7 +343,7 @@ class Endpoints:
                 await self._check_content(name, value.artifact)
 
     async def _check_content(self, name: str, artifact: ArtifactRef) -> None:
-        """Refuse an artifact of JSON that has a path in it, or cannot be read."""
+        """Refuse an artifact of JSON that has a path or a class in it, or cannot be read."""
         file = await self._artifacts.open(artifact)
         try:
             problem = await asyncio.to_thread(_content_problem, file, artifact.format)
@@ -342,7 +356,7 @@ class Endpoints:
         attributes = {
             "type": ENDPOINT_CALLED,
             "source": endpoint.source,
-            "id": key or secrets.token_hex(16),
+            "id": _event_id(key, by) if key else secrets.token_hex(16),
             "subject": event_subject(endpoint.name, endpoint.trigger.name),
             "principal": by,
         }
@@ -409,6 +423,11 @@ class Endpoints:
                 task.cancel()
 
 
+def _event_id(key: str, by: str) -> str:
+    """Return the ID of the event of a request with an idempotency key, which belongs to the principal that sends it."""
+    return hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()[:32]
+
+
 def _content_problem(file: IO[bytes], format: str) -> str:
     data = file.read(bodies.JSON_LIMIT + 1)
     if len(data) > bodies.JSON_LIMIT:
@@ -417,4 +436,4 @@ def _content_problem(file: IO[bytes], format: str) -> str:
         parts = [orjson.loads(line) for line in (data.splitlines() if format == "jsonl" else [data])]
     except orjson.JSONDecodeError as error:
         return f"is not JSON: {error}"
-    return input_rules.NAMES_PATH if input_rules.names_path(parts) else ""
+    return input_rules.tag_problem(parts)

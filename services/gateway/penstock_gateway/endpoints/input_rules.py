@@ -17,11 +17,20 @@ DATA_FORMATS = frozenset({
 JSON_FORMATS = frozenset({"json", "jsonl"})
 """Formats of artifacts that can have a path in them, whose content is therefore read."""
 
+DATA_TYPES = frozenset({
+    "float", "int", "str", "bytes", "tuple", "set", "frozenset", "dict", "datetime", "date", "time", "timedelta",
+    "decimal", "uuid", "complex", "markdown", "html",
+})  # fmt: skip
+"""Types that a value in JSON may name by `$type`. To read any other, the step's process would import a module."""
+
 NAMES_PATH = "contains a path, which callers cannot choose: send the file as a part of a form"
 
 
 def check(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
-    """Refuse paths, which would choose files of the platform's machines, and artifacts whose loading could run code.
+    """Refuse what callers may not choose.
+
+    These are paths, which would choose files of the platform's machines, classes, whose modules a step would import,
+    and artifacts whose loading could run code.
 
     Raises:
         InvalidInputsError: names the inputs.
@@ -35,24 +44,30 @@ def check(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
         raise InvalidInputsError("Invalid request", errors)
 
 
-def names_path(value: Any) -> bool:
-    """Whether JSON has a path in it, at any depth: a step would read that file of its machine."""
+def tag_problem(value: Any) -> str:
+    """Return why JSON has a `$type` in it that callers may not choose, at any depth; empty if it has none.
+
+    A step would read the file of its machine that a path names, and import the module of a class.
+    """
     level: list[Any] = [value]
     while level:
         one = level.pop()
         if isinstance(one, dict):
             found = cast("dict[str, Any]", one)
-            if found.get("$type") == "path":
-                return True
+            tag = found.get("$type")
+            if tag == "path":
+                return NAMES_PATH
+            if "$type" in found and not (isinstance(tag, str) and tag in DATA_TYPES):
+                return f"contains the $type {str(tag)[:100]!r}, which callers cannot choose: send plain data"
             level += found.values()
         elif isinstance(one, list):
             level += cast("list[Any]", one)
-    return False
+    return ""
 
 
 def _problem(port: Port, given: Any) -> str:
-    if names_path(given):
-        return NAMES_PATH
+    if problem := tag_problem(given):
+        return problem
     if not (isinstance(given, dict) and [*cast("dict[str, Any]", given)] == ["artifact"]):
         if interface.contains_paths(port):
             return "expected a file: send it as a part of a form, or a reference to an artifact"

@@ -63,8 +63,8 @@ async def call_endpoint(
     """Runs the deployment with the inputs in the body, and answers with the output of the run.
 
     A form has an input in each part; files are inputs of type `Path`. If the run takes longer than `wait`, the answer
-    is 202 with a status address. Artifacts are links. Requests with the same `Idempotency-Key` are one request. The
-    OpenAPI document of an endpoint describes its body and its answer.
+    is 202 with a status address. Artifacts are links. Requests of one token with the same `Idempotency-Key` are one
+    request. The OpenAPI document of an endpoint describes its body and its answer.
     """
     check_key(idempotency_key)
     endpoints, warm = features.endpoints, features.warm
@@ -74,6 +74,8 @@ async def call_endpoint(
     if is_warm:
         endpoints.admit(endpoint)
         warm.admit(name, endpoint.trigger.queue)
+    else:
+        await endpoints.admit_call(endpoint, idempotency_key, by)
     version = (await warm.version(name, endpoint.revisions()) if is_warm else None) or await endpoints.version(endpoint)
     inputs = await call_bodies.read(request, version.pipeline, features.artifacts, features.max_form)
     if is_warm:

@@ -20,7 +20,7 @@ from penstock_core.deployments.events import Event
 from penstock_core.deployments.webhooks import InvalidDeliveryError, UnusableSecretError
 from penstock_core.errors import UnavailableError
 from penstock_gateway import named_secrets
-from penstock_gateway.errors import NotFoundError, UnprocessableError, UnverifiedError
+from penstock_gateway.errors import UnprocessableError, UnverifiedError
 from penstock_gateway.http import bodies
 from penstock_gateway.project import PROJECT
 
@@ -35,12 +35,8 @@ class WebhookReceiver:
         self._events = events
         self._logger = logger
 
-    async def trigger(self, project: str, name: str, trigger: str | None) -> WebhookTrigger:
-        """Return the webhook trigger of a deployment; the only one, if none is named.
-
-        Raises:
-            NotFoundError: it does not exist, or there are several.
-        """
+    async def trigger(self, project: str, name: str, trigger: str | None) -> WebhookTrigger | None:
+        """Return the webhook trigger of a deployment, the only one if none is named; None if there is no such one."""
         deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
         definition = deployment.current.definition if deployment is not None and deployment.current else None
         found = [
@@ -48,27 +44,33 @@ class WebhookReceiver:
             for one in (definition.triggers if definition is not None else ())
             if isinstance(one, WebhookTrigger) and trigger in (None, one.name)
         ]
-        if len(found) != 1:
-            advice = "add the name of the trigger to the path" if found else "deploy one with a Webhook() trigger"
-            raise NotFoundError(f"There is no webhook {project[:100]}/{name[:100]}", advice)
-        return found[0]
+        if len(found) == 1:
+            return found[0]
+        why = "the path lacks the name of the trigger: there are several" if found else "there is no such webhook"
+        self._logger.info("webhook refused", project=project[:100], deployment=name[:100], reason=why)
+        return None
 
     async def receive(
-        self, deployment: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
+        self, deployment: str, trigger: WebhookTrigger | None, headers: Mapping[str, str], body: bytes
     ) -> EventAccepted:
         """Verify a delivery and store its event.
 
+        A delivery to a path without a webhook gets the same answer as one with a wrong signature: otherwise anybody
+        could find out which deployments have webhooks.
+
         Args:
             deployment: name of the deployment.
-            trigger: its webhook.
+            trigger: its webhook; None if there is none at the path.
             headers: of the request, with lower-case names.
             body: of the request.
 
         Raises:
-            UnverifiedError: it was not sent by somebody who knows the secret, or is too old.
+            UnverifiedError: there is no webhook, or it was not sent by somebody who knows the secret, or is too old.
             UnprocessableError: it is not of the form that the provider uses.
             UnavailableError: the gateway does not have the secret, or the event cannot be stored; a retry may help.
         """
+        if trigger is None:
+            raise _unverified()
         try:
             verified = webhooks.verify(trigger.verification, named_secrets.read(trigger), headers, body, time.time())
         except UnusableSecretError as error:
@@ -77,10 +79,14 @@ class WebhookReceiver:
             )
             raise UnavailableError("the gateway cannot use the secret of this webhook: see its log") from error
         if not verified:
-            raise UnverifiedError(
-                "The signature or token is missing, wrong or too old",
-                f"check the secret and the clock of {trigger.provider.value}",
+            self._logger.info(
+                "webhook refused",
+                deployment=deployment,
+                trigger=trigger.name,
+                reason=f"its signature or token is missing, wrong or too old: check the secret and the clock of "
+                f"{trigger.provider.value}",
             )
+            raise _unverified()
         event = self._event(deployment, trigger, headers, body)
         sequence, duplicate = await self._events.publish(event)
         return EventAccepted(
@@ -112,6 +118,13 @@ class WebhookReceiver:
             raise UnprocessableError("The webhook cannot be read", str(error)) from error
         except InvalidEventError as error:
             raise UnprocessableError("The webhook cannot be stored", str(error), errors=error.errors) from error
+
+
+def _unverified() -> UnverifiedError:
+    return UnverifiedError(
+        "No webhook accepts this delivery",
+        "check its path, and the secret and the clock of its sender; the log of the gateway says which is wrong",
+    )
 
 
 def _json(headers: Mapping[str, str], body: bytes) -> bytes:
