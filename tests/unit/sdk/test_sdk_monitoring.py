@@ -280,6 +280,14 @@ def test_calls_can_be_sampled_selected_and_exploded(monkeypatch: pytest.MonkeyPa
         collected(monkeypatch, sample=0)
 
 
+@pytest.mark.parametrize("until", ["1970-01-02T00:00:00", "1970-01-02T00:00:00Z", "1970-01-02T01:00:00+01:00"])
+def test_the_window_ends_at_a_time(monkeypatch: pytest.MonkeyPatch, until: str) -> None:
+    fake = FakeRuns()
+    monkeypatch.setattr(recorded, "Client", lambda: fake)
+    recorded.collect_calls("scorer", window="1h", until=until)
+    assert (fake.filters["since"], fake.filters["until"]) == (82_800.0, 86_400.0)
+
+
 def test_a_column_with_values_of_several_types_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = [call(n, {"x": value}, n + 0.5 if n else 1) for n, value in enumerate((1, "a", None, True))]
     table = collected(monkeypatch, *calls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -46,7 +46,8 @@ def collect_calls(
     Args:
         deployment: name of the deployment; its successful runs count, whatever started them.
         window: only calls of this time before `until`, such as `1h`; empty: all.
-        until: only calls before this time (RFC 3339, such as `data.scheduled_at` of a tick); empty: now.
+        until: only calls before this time (RFC 3339, such as `data.scheduled_at` of a tick; UTC without a time zone);
+            empty: now.
         limit: the newest calls of the window, at most so many.
         sample: share of the calls, 0 to 1; a call is always sampled alike.
         columns: patterns of the columns of inputs and outputs, such as `inputs.customer.*`; default all.
@@ -58,7 +59,7 @@ def collect_calls(
     """
     if not 0 < sample <= 1:
         raise ValueError(f"collect_calls: sample must be more than 0 and at most 1, got {sample}")
-    end = datetime.fromisoformat(until).timestamp() if until else None
+    end = _seconds(until) if until else None
     since = (end or time.time()) - parse_duration(window) if window else None
     found = Client().runs.list(
         state="succeeded", limit=limit, values=True, deployment=deployment, since=since, until=end
@@ -236,6 +237,11 @@ def _natural(path: str) -> list[tuple[bool, int, str]]:
     """Return a sort key by which `x.2` is before `x.10`."""
     parts = path.split(".")
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def _seconds(text: str) -> float:
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _time(at: float) -> pd.Timestamp:
