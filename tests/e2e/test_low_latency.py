@@ -290,6 +290,43 @@ def telling(n: int):
         platform.client.deployments.apply("shared", {**definition, "canary": {"version": 9, "weight": 0.5}})
 
 
+def test_the_open_inference_protocol(platform: Platform) -> None:
+    platform.deploy("tensors", "adding")
+    answered = platform.answer("tensors", {"numbers": [1]})
+    path = "/v2/models/tensors"
+    numbers = {"name": "numbers", "shape": [3], "datatype": "FP32", "data": [1, 2, 4]}
+
+    def call(method: str, to: str, body: Any = None, token: str | None = platform.cluster.token) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(platform.cluster.url).netloc, timeout=60)
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        try:
+            connection.request(method, to, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    assert call("GET", "/v2/health/ready", token=None) == (200, {"ready": True})
+    assert call("GET", f"{path}/ready")[0] == 200
+    status, metadata = call("GET", path)
+    assert (status, metadata["inputs"]) == (200, [{"name": "numbers", "datatype": "FP64", "shape": [-1]}])
+    status, found = call("POST", f"{path}/infer", {"id": "a", "inputs": [numbers]})
+    assert (status, found["model_name"], found["id"]) == (200, "tensors", "a"), found
+    assert {"name": "total", "datatype": "FP64", "shape": [1], "data": [7.0]} in found["outputs"]
+    assert answered["pid"] in found["outputs"][1]["data"]
+    token = call("POST", "/v1/deployments/tensors/tokens", {"name": "shop"})[1]["token"]
+    assert call("POST", f"{path}/infer", {"inputs": [numbers]}, token)[0] == 200
+    assert call("POST", "/v2/models/adder/infer", {"inputs": [numbers]}, token)[0] == 403
+    assert call("POST", f"{path}/infer", {"inputs": [numbers]}, None)[0] == 401
+    for wrong, field in (
+        ({"shape": [2]}, "inputs[0].data"),
+        ({"datatype": "FP8"}, "inputs[0].datatype"),
+        ({"data": [1, 2, "x"]}, "inputs[0].data[2]"),
+    ):
+        status, problem = call("POST", f"{path}/infer", {"inputs": [{**numbers, **wrong}]})
+        assert (status, problem["errors"][0]["field"]) == (422, field)
+
+
 def test_a_time_limit_ends_the_request_and_its_worker(platform: Platform) -> None:
     platform.deploy("hanging", "working", wait="1s", max_workers=1)
     first = platform.answer("hanging", {"n": 1})["pid"]

@@ -48,6 +48,7 @@ from penstock_gateway.deployments.event_tail import EventTail
 from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.deployments.replays import Replays
+from penstock_gateway.endpoints import inference_routes
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
 from penstock_gateway.endpoints.call_features import CallFeatures
@@ -135,6 +136,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         endpoint_routes,  # first: routes are tried in order, and these are called most
+        inference_routes,
         description_routes,
         platform_routes,
         integrity_routes,

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "proto" / "openapi.json").read_text())
 OPEN = {"/openapi.json", "/docs", "/healthz", "/readyz", "/v1/login", "/v1/answers/{token}"}
+OPEN |= {"/v2", "/v2/health/live", "/v2/health/ready"}
 """Paths of operations that need no token, beside webhooks."""
 
 OWN = {"/v1/whoami", "/v1/logout"}

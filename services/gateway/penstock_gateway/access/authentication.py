@@ -9,6 +9,7 @@ from penstock_core import access
 from penstock_core.access import Grant, Principal, Role, TokenStore
 from penstock_core.errors import PenstockError
 from penstock_gateway.access.oidc_users import OidcUsers
+from penstock_gateway.project import PROJECT
 
 
 class TokenScopeError(PenstockError):
@@ -53,6 +54,8 @@ class Authenticator:
             return None
         if found.endpoint:
             allowed = f"/v1/endpoints/{found.project}/{found.endpoint}"
-            if path != allowed and not path.startswith(f"{allowed}/"):
+            # The models of the Open Inference Protocol are the endpoints of this project.
+            paths = [allowed] + [f"/v2/models/{found.endpoint}"] * (found.project == PROJECT)
+            if path not in paths and not path.startswith(tuple(f"{one}/" for one in paths)):
                 raise TokenScopeError(f"The token is limited to {allowed}: use a token of the platform for the rest")
         return found.grant

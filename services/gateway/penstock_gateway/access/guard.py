@@ -2,9 +2,9 @@
 
 - The `Host` header must be an allowed name of this gateway, else 421. This blocks DNS rebinding: a web page whose name
   now resolves to 127.0.0.1.
-- `/v1` needs a bearer token, which is resolved to the principal of the request and its roles; the operation checks its
-  permission. Links under `/v1/answers` and webhooks have signatures instead. A token of an endpoint opens only that
-  endpoint.
+- `/v1`, and models below `/v2`, need a bearer token, which is resolved to the principal of the request and its
+  roles; the operation checks its permission. Links under `/v1/answers` and webhooks have signatures instead. A token
+  of an endpoint opens only that endpoint.
 - While a response is sent, its token is checked again, so that a stream ends when its token is revoked or expires.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
@@ -31,6 +31,9 @@ _SIGNED_LINKS = "/v1/answers/"
 
 _OPEN = "/v1/login"
 """Says how to get a token."""
+
+_TOKEN = ("/v1/", "/v2/models")
+"""Paths that begin with these need a token."""
 
 _SIGNED = (_SIGNED_LINKS, "/v1/webhooks/")
 """Requests for paths below these need a signature, or another proof of a secret, instead of the token."""
@@ -162,7 +165,7 @@ class Guard:
             text = "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS"
             return problems.problem(421, text), None
         path: str = scope["path"]
-        if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED) or path == _OPEN:
+        if not (path == "/v1" or path.startswith(_TOKEN)) or path.startswith(_SIGNED) or path == _OPEN:
             return None, None
         scheme, _, sent = authorization.partition(b" ")
         token = sent.strip().decode(errors="surrogateescape") if scheme.lower() == b"bearer" else ""
