@@ -403,8 +403,6 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         deployments,
         explanations,
         Replays(deployments, explanations, events, partition_log, versions, requests, log, evaluator),
-        ManualRuns(deployments, partition_log, requests),
-        Explanations(deployments, decisions, events, evaluator),
         ManualRuns(deployments, partition_log, requests, log, Timers(bus)),
         partitions,
         Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),
