@@ -9,11 +9,13 @@ import pytest
 from pydantic import BaseModel
 
 from penstock.client import (
+    backfills,
     dead_letters,
     deployments,
     events,
     limits,
     models,
+    partitions,
     pipelines,
     questions,
     retention,
@@ -23,6 +25,7 @@ from penstock.client import (
 from penstock.client.artifacts import lineage
 from penstock.client.runs import comparison, metrics
 from penstock_contracts import access, api, previews, tracking, waits
+from penstock_contracts import backfills as backfill_contracts
 from penstock_contracts import dead_letters as dead_letter_contracts
 from penstock_contracts import deployments as deployment_contracts
 from penstock_contracts import limits as limit_contracts
@@ -73,6 +76,12 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (deployments.Revision, deployment_contracts.RevisionView),
     (deployments.Decision, deployment_contracts.DecisionView),
     (deployments.Clause, deployment_contracts.ClauseView),
+    (deployments.ReplayedDecision, deployment_contracts.ReplayedDecision),
+    (deployments.ReplayedRun, deployment_contracts.ReplayedRun),
+    (deployments.Replay, deployment_contracts.ReplayView),
+    (partitions.Partition, backfill_contracts.PartitionView),
+    (backfills.Backfill, backfill_contracts.BackfillView),
+    (backfills.BackfillItem, backfill_contracts.BackfillItem),
     (events.Event, deployment_contracts.EventView),
     (tokens.Token, access.TokenCreated),
     (tokens.Principal, access.WhoAmI),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,11 @@ class BackfillItems:
             InputError: there is no such tick, because the rules of its time zone have changed since.
         """
         return tick_key(self._tick(number)) if self._partitions is None else self._partitions.at(number).key
+
+    def compute_ticks(self, count: int) -> None:
+        """Compute the first ticks ahead, or fewer if there are no more."""
+        with contextlib.suppress(InputError):
+            self._tick(count - 1)
 
     def inputs(self, number: int, evaluator: Evaluator) -> dict[str, Any]:
         """Return the inputs of the run of an item: those of the deployment, its partition, or its tick.

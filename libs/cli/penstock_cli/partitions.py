@@ -77,8 +77,8 @@ def show(
             output.as_json({**dataclasses.asdict(found[0]), "latest_runs": [one.run_id for one in runs]})
         return
     if summary is not None:
-        output.line(f"{deployment}: {_summary(summary)}")
-        output.show(_calendar(summary, found))
+        output.line(f"{deployment}: {describe(summary)}")
+        output.show(calendar(summary, found))
         return
     output.line(f"{deployment}, partition {found[0].key}: {found[0].state}")
     if runs:
@@ -105,14 +105,15 @@ def add(
         )
 
 
-def _summary(summary: PartitionSummary) -> str:
-    kind = f"by {summary.by}" if summary.tz else summary.by
-    zone = f", {summary.tz}" if summary.tz else ""
+def describe(summary: PartitionSummary) -> str:
+    """Return the partitions of a deployment in numbers."""
+    timed = f"{plural(summary.total, 'partition')} by {summary.by}, {summary.tz}"
+    shown = timed if summary.tz else plural(summary.total, f"{summary.by} partition")
     counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items() if count)
-    return f"{plural(summary.total, 'partition')} {kind}{zone}" + (f": {counts}" if counts else "")
+    return f"{shown}: {counts}" if counts else shown
 
 
-def _calendar(summary: PartitionSummary, found: list[Partition]) -> list[output.Segments]:
+def calendar(summary: PartitionSummary, found: list[Partition]) -> list[output.Segments]:
     """A row for each day of hours, month of days, year of weeks or months; or one for each other partition."""
     if not summary.tz:
         width = max((len(one.key) for one in found), default=0)

@@ -47,6 +47,7 @@ class PartitionList(BaseModel):
     total: int
     counts: dict[PartitionState, int]
     partitions: list[PartitionView]
+    lag: int = Field(default=0, description="facts of runs that the states lack, because the read model is behind")
     next: int | None = None
 
 

@@ -177,7 +177,10 @@ class BackfillDriver:
             found = await self._partitions.of(backfill.project, started.deployment, definition)
             if found is not None and found.count(self._clock()) < sum(started.ranges[-1]):
                 raise UnavailableError(f"the partitions of deployment {started.deployment!r} lag behind: try again")
-            self._items[name] = BackfillItems(started, definition, None if started.trigger else found)
+            items = BackfillItems(started, definition, None if started.trigger else found)
+            if started.trigger:  # thousands of ticks take a while: not in the event loop
+                await asyncio.to_thread(items.compute_ticks, sum(started.ranges[-1]))
+            self._items[name] = items
             while len(self._items) > _KEPT:
                 self._items.popitem(last=False)
         return self._items[name]

@@ -36,6 +36,8 @@ def one(**more: Any) -> dict[str, Any]:
         one(notify=[{"kind": "email", "to": "ada@example.com", "on": "failed"}, {"kind": "slack", "secret_env": "X"}]),
         one(notify=[{"kind": "webhook", "url": "https://example.com", "on": ["late", "drift"], "throttle": "1h"}]),
         one(triggers=[{"endpoint": True, "wait": "10s", "rate": 5.5}]),
+        one(partitions={"by": "day", "start": "2026-01-31", "tz": "Europe/Paris", "inputs": {"day": "key"}}),
+        one(partitions={"by": "static", "keys": ["eu", "us"]}),
     ],
 )
 def test_accepted_files(deployment: dict[str, Any]) -> None:

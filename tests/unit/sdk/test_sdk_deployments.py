@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock import Cron, DefinitionError, Endpoint, On, Webhook, pipeline, sources
+from penstock import Cron, DefinitionError, Endpoint, On, Partitions, Webhook, pipeline, sources
 from penstock.authoring import deployments
 from penstock.errors import SourceError
 from penstock_contracts.deployments import parse_definition
 from penstock_core.deployments.definition import CronTrigger, EventTrigger, WebhookTrigger, Window, WindowKind
 from penstock_core.deployments.definition_problems import problems
+from penstock_core.deployments.partitions import PartitionKind
+from penstock_core.deployments.partitions import Partitions as Declared
 from penstock_core.deployments.webhooks import Provider
 from penstock_core.errors import InvalidInputsError
 
@@ -146,3 +148,32 @@ def test_a_webhook_names_its_sender_and_where_its_secret_is() -> None:
     assert parsed.provider is Provider.GITHUB
     with pytest.raises(InvalidInputsError, match="provider"):
         parse_definition({"pipeline": "training", "triggers": [{**trigger, "provider": "githup"}]})
+
+
+def test_partitions_in_python_and_in_yaml() -> None:
+    for start in (date(2026, 1, 31), "2026-01-31"):
+        days = Partitions("day", start=start, tz="Europe/Paris", inputs={"url": "key"})
+        trigger = On("com.acme.a", partition="data.day")
+        definition = parse_definition(training.deploy("days", partitions=days, triggers=[trigger]).definition())
+        assert problems(definition) == []
+        assert definition.partitions == Declared(
+            by=PartitionKind.DAY, start="2026-01-31", tz="Europe/Paris", inputs={"url": "key"}
+        )
+        given = {"by": "day", "start": start, "tz": "Europe/Paris", "inputs": {"url": "key"}}
+        yaml = {"pipeline": "training", "partitions": given}
+        assert parse_definition(deployments.from_mapping("days", yaml)).partitions == definition.partitions
+    hours = Partitions("hour", start=datetime(2026, 1, 31, 8))
+    assert hours.definition()["start"] == "2026-01-31T08:00"
+    static = parse_definition(training.deploy("s", partitions=Partitions("static", keys=["eu"])).definition())
+    assert static.partitions == Declared(by=PartitionKind.STATIC, keys=("eu",))
+    with pytest.raises(DefinitionError, match="without a time zone"):
+        training.deploy("days", partitions=Partitions("hour", start=datetime(2026, 1, 31, 8, tzinfo=UTC)))
+    with pytest.raises(DefinitionError, match="must be Partitions"):
+        training.deploy("days", partitions="day")
+    for wrong in ({"by": "day", "begin": "2026-01-31"}, {"start": "2026-01-31"}):
+        with pytest.raises(DefinitionError, match="partitions"):
+            deployments.from_mapping("days", {"pipeline": "training", "partitions": wrong})
+    with pytest.raises(InvalidInputsError):
+        parse_definition({"pipeline": "training", "partitions": {"by": "year"}})
+    with pytest.raises(InvalidInputsError):
+        parse_definition({"pipeline": "training", "partitions": "day"})

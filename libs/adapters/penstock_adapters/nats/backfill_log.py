@@ -53,6 +53,8 @@ class BackfillLog:
             if state.number:
                 self._known[name] = state, seq
                 self._known.move_to_end(name)
+            else:
+                self._locks.pop(name, None)
         while len(self._known) > _KEPT:
             dropped, _ = self._known.popitem(last=False)
             self._locks.pop(dropped, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,12 +13,26 @@ from penstock_adapters.sql.engine import Database
 
 _RUNS = tables.runs.c
 _CHUNK = 500
+_HELD = sa.select(tables.checkpoints.c.last_seq).where(tables.checkpoints.c.stream == "RUNS")
 
 Row = dict[str, Any]
 
 
-def latest(database: Database, project: str, deployment: str, keys: Sequence[str] | None) -> dict[str, Row]:
-    """Return the latest run of each partition that has one: `run_id`, `state`, `created_at`, `finished_at`, `runs`.
+@dataclass(frozen=True, slots=True)
+class LatestRuns:
+    """The latest run of each partition that has one, by key: `run_id`, `state`, `created_at`, `finished_at`, `runs`.
+
+    Attributes:
+        rows: by key of the partition.
+        last_seq: sequence number up to which the tables had the log.
+    """
+
+    rows: dict[str, Row]
+    last_seq: int
+
+
+def latest(database: Database, project: str, deployment: str, keys: Sequence[str] | None) -> LatestRuns:
+    """Return the latest runs of the partitions of a deployment.
 
     Args:
         database: the read model.
@@ -27,11 +42,12 @@ def latest(database: Database, project: str, deployment: str, keys: Sequence[str
     """
     found: dict[str, Row] = {}
     with engine.errors("partitions cannot be listed"), database.read.begin() as connection:
+        last = connection.execute(_HELD).scalar() or 0
         parts = [None] if keys is None else [keys[n : n + _CHUNK] for n in range(0, len(keys), _CHUNK)]
         for part in parts:
             for key, *values in connection.execute(_statement(project, deployment, part)):
                 found[key] = dict(zip(("run_id", "state", "created_at", "finished_at", "runs"), values, strict=True))
-    return found
+    return LatestRuns(found, last)
 
 
 def _statement(project: str, deployment: str, keys: Sequence[str] | None) -> sa.Select[*tuple[Any, ...]]:

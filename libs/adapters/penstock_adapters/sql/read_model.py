@@ -13,6 +13,7 @@ from penstock_adapters.sql import engine, fact_copy, lineage, migrate, partition
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseDamagedError
 from penstock_adapters.sql.fact_copy import CopiedFact, DamagedRun
+from penstock_adapters.sql.partitions import LatestRuns
 from penstock_adapters.sql.search import Page, Row
 from penstock_adapters.sql.series import PointRange, Series
 from penstock_core.ports import Recorded
@@ -100,7 +101,7 @@ class ReadModelStore:
         """See `details.run`."""
         return run_details.run(self._database, run_id)
 
-    def latest_of_partitions(self, project: str, deployment: str, keys: Sequence[str] | None) -> dict[str, Row]:
+    def latest_of_partitions(self, project: str, deployment: str, keys: Sequence[str] | None) -> LatestRuns:
         """See `partitions.latest`."""
         return partitions.latest(self._database, project, deployment, keys)
 

@@ -80,6 +80,8 @@ def show(name: Name, json: Json = False) -> None:
         output.line(f"  {parameter} = {codec.dumps(value)}")
     if found.definition["late"]:
         output.line(f"  late: {_late(found.definition['late'])}")
+    if found.definition["partitions"]:
+        output.line(f"  partitions {_partitions(found.definition['partitions'])}")
     for rule in found.definition["notify"]:
         output.line(f"  notify {notifications.describe(rule)}")
     print_decisions(decisions)
@@ -333,6 +335,16 @@ def _late(late: dict[str, Any]) -> str:
     after = f"not finished after {format_duration(late['after'])}" if late["after"] else ""
     by = f"not succeeded by {late['by']} {late['tz']}" if late["by"] else ""
     return ", ".join(text for text in (after, by) if text)
+
+
+def _partitions(declared: dict[str, Any]) -> str:
+    """Partitions in a few words."""
+    keys = ", ".join(declared["keys"][:10]) + (" …" if len(declared["keys"]) > 10 else "")
+    since = f" from {declared['start']}" if declared["start"] else ""
+    until = f" until {declared['end']}" if declared["end"] else ""
+    zone = f", {declared['tz']}" if since else ""
+    mapped = "".join(f", {name} = {part}" for name, part in declared["inputs"].items())
+    return f"{declared['by']}{f': {keys}' if keys else ''}{since}{until}{zone}{mapped}"
 
 
 def _pipeline(definition: dict[str, Any]) -> str:

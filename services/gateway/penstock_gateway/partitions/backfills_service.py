@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -99,8 +100,9 @@ class Backfills:
         started = backfill.require()
         items = await self._items(started)
         numbers = partitions.expand(started.ranges)
-        shown = [_item(backfill, number, items) for number in numbers[first : first + limit]]
-        return BackfillItems(items=shown, next=first + limit if first + limit < len(numbers) else None)
+        # Ticks are computed one after the other, from the first one on.
+        shown = await asyncio.to_thread(_listed, backfill, numbers[first : first + limit], items)
+        return BackfillItems(items=[*shown], next=first + limit if first + limit < len(numbers) else None)
 
     async def pause(self, id: str, body: BackfillChange, by: str) -> BackfillView:
         """Pause a backfill: no further items start.
@@ -199,6 +201,10 @@ def _in_order(started: BackfillStarted) -> Sequence[int]:
     """The numbers of the items of a backfill, in the order in which they run."""
     numbers = partitions.expand(started.ranges)
     return numbers[::-1] if started.newest_first else numbers
+
+
+def _listed(backfill: Backfill, numbers: Sequence[int], items: Items) -> Sequence[BackfillItem]:
+    return [_item(backfill, number, items) for number in numbers]
 
 
 def _item(backfill: Backfill, number: int, items: Items) -> BackfillItem:

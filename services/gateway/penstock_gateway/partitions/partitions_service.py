@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from penstock_contracts.backfills import (
     PartitionView,
 )
 from penstock_core.deployments.partitions import Partition, PartitionError, PartitionKind, PartitionSet
+from penstock_core.errors import UnavailableError
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.errors import NotFoundError, UnprocessableError
 from penstock_gateway.read_model.database import ReadModel
@@ -44,10 +46,10 @@ class DeploymentPartitions:
         """
         found = await self.of(name)
         count = found.count(time.time())
-        runs = await self.latest_runs(name)
+        runs, lag = await self._latest_runs(name, None)
         shown = [found.at(number) for number in range(min(first, count), min(first + limit, count))]
         # Partitions that are not declared any more may have runs.
-        states = Counter(state_of(row) for key, row in runs.items() if _exists(found, key, count))
+        states = await asyncio.to_thread(_count_states, found, runs, count)
         states[PartitionState.MISSING] = count - states.total()
         return PartitionList(
             by=found.declared.by.value,
@@ -56,6 +58,7 @@ class DeploymentPartitions:
             counts={state: states[state] for state in PartitionState},
             partitions=[_view(one, runs.get(one.key), timed=found.timed) for one in shown],
             next=first + limit if first + limit < count else None,
+            lag=lag,
         )
 
     async def get(self, name: str, key: str) -> PartitionView:
@@ -71,7 +74,8 @@ class DeploymentPartitions:
             partition = found.find(key, time.time())
         except PartitionError as error:
             raise NotFoundError(str(error)) from error
-        return _view(partition, (await self.latest_runs(name, [key])).get(key), timed=found.timed)
+        runs, _ = await self._latest_runs(name, [key])
+        return _view(partition, runs.get(key), timed=found.timed)
 
     async def add(self, name: str, keys: Sequence[str], by: str) -> AddedPartitions:
         """Add dynamic partitions to a deployment; those that exist stay.
@@ -99,18 +103,26 @@ class DeploymentPartitions:
             )
         return found
 
-    async def latest_runs(self, name: str, keys: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Return the latest run of each partition that has one, as a row of the read model; None: of all partitions.
+    async def states(self, name: str) -> dict[str, PartitionState]:
+        """Return the states of the partitions that have runs, by key.
 
         Raises:
-            UnavailableError: the database does not answer.
+            UnavailableError: the database does not answer, or it lacks facts that are in the log.
         """
-        await self._projector.wait_until_current(PATIENCE)
+        runs, lag = await self._latest_runs(name, None)
+        if lag:
+            raise UnavailableError(f"the read model lacks {lag} facts, so the states of partitions are not known")
+        return {key: _state(row) for key, row in runs.items()}
+
+    async def _latest_runs(self, name: str, keys: Sequence[str] | None) -> tuple[dict[str, dict[str, Any]], int]:
+        """The latest run of each partition, as a row of the read model, and how many facts that lacks."""
+        sequence = await self._projector.wait_until_current(PATIENCE)
         project = self._deployments.project
-        return await self._read_model.read(lambda model: model.latest_of_partitions(project, name, keys))
+        found = await self._read_model.read(lambda model: model.latest_of_partitions(project, name, keys))
+        return found.rows, max(0, sequence - found.last_seq)
 
 
-def state_of(row: Mapping[str, Any] | None) -> PartitionState:
+def _state(row: Mapping[str, Any] | None) -> PartitionState:
     """Return the state of a partition from its latest run."""
     if row is None:
         return PartitionState.MISSING
@@ -119,15 +131,15 @@ def state_of(row: Mapping[str, Any] | None) -> PartitionState:
     return PartitionState.SUCCEEDED if row["state"] == "succeeded" else PartitionState.FAILED
 
 
-def _exists(found: PartitionSet, key: str, count: int) -> bool:
-    number = found.number(key)
-    return number is not None and number < count
+def _count_states(found: PartitionSet, runs: Mapping[str, Mapping[str, Any]], count: int) -> Counter[PartitionState]:
+    numbers = {key: found.number(key) for key in runs}
+    return Counter(_state(runs[key]) for key, number in numbers.items() if number is not None and number < count)
 
 
 def _view(partition: Partition, row: Mapping[str, Any] | None, *, timed: bool) -> PartitionView:
     return PartitionView(
         key=partition.key,
-        state=state_of(row),
+        state=_state(row),
         start=partition.start if timed else None,
         end=partition.end if timed else None,
         run_id=row["run_id"] if row else None,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from penstock_adapters import backfill_items
-from penstock_contracts.backfills import BackfillBody
+from penstock_contracts.backfills import BackfillBody, PartitionState
 from penstock_core.deployments.definition import CronTrigger, Definition
 from penstock_core.deployments.partitions import PartitionError, PartitionSet
 from penstock_core.errors import InputError
 from penstock_core.frozen import frozen
 from penstock_gateway.errors import UnprocessableError
-from penstock_gateway.partitions.partitions_service import DeploymentPartitions, state_of
+from penstock_gateway.partitions.partitions_service import DeploymentPartitions
 
 TICKS_LIMIT = 20_000
 """Largest number of ticks of a backfill."""
@@ -58,9 +58,15 @@ async def select_partitions(
         field = "partitions" if body.partitions else "from"
         raise _invalid(field, str(error)) from error
     if body.only:
-        runs = await partitions.latest_runs(name)
-        numbers = [number for number in numbers if state_of(runs.get(found.at(number).key)) in body.only]
+        states = await partitions.states(name)
+        numbers = await asyncio.to_thread(_in_states, found, numbers, states, body.only)
     return Selection(numbers=[*numbers])
+
+
+def _in_states(
+    found: PartitionSet, numbers: Iterable[int], states: Mapping[str, PartitionState], only: Collection[str]
+) -> list[int]:
+    return [one for one in numbers if states.get(found.at(one).key, PartitionState.MISSING) in only]
 
 
 def _between(found: PartitionSet, body: BackfillBody, now: float) -> range:
