@@ -266,6 +266,7 @@ CALLS: dict[str, list[str]] = {
     "users list": [],
     "users block": [HOSTILE],
     "users unblock": [HOSTILE],
+    "audit": ["--principal", HOSTILE],
     "tokens list": [],
     "tokens create": [HOSTILE, "--role", "viewer"],
     "tokens revoke": [HOSTILE],

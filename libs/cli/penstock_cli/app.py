@@ -44,6 +44,7 @@ COMMANDS = {
     "logout": "penstock_cli.logins:logout",
     "users": "penstock_cli.logins:app",
     "tokens": "penstock_cli.tokens:app",
+    "audit": "penstock_cli.audit:audit",
     "admin": "penstock_cli.admin:app",
     "doctor": "penstock_cli.platform.doctor:doctor",
     "whoami": "penstock_cli.tokens:whoami",

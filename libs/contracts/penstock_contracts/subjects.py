@@ -19,6 +19,7 @@ backfills.{project}.{backfill}.{n}     facts of backfills (stream PARTITIONS)
 trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 owners.{executor}                      questions of other executors whether it has an attempt; not stored
+audit.{service}                        requests to the HTTP API, in batches (stream AUDIT)
 parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
 problems.{service}                     problems of streams that a process has noticed; not stored
 replicas.{service}                     heartbeats of replicas with their shards; not stored
@@ -44,6 +45,7 @@ EVENTS = "EVENTS"
 MODELS = "MODELS"
 DEPLOYMENTS = "DEPLOYMENTS"
 DECISIONS = "DECISIONS"
+AUDIT = "AUDIT"
 NOTIFICATIONS = "NOTIFICATIONS"
 PARTITIONS = "PARTITIONS"
 
@@ -65,7 +67,17 @@ NOTIFICATIONS_BUCKET = "penstock_notifications"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
-APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, PARTITIONS, NOTIFICATIONS, f"KV_{VERSIONS_BUCKET}")
+APPEND_ONLY = (
+    MODELS,
+    DEPLOYMENTS,
+    BUILDS,
+    EVENTS,
+    DECISIONS,
+    PARTITIONS,
+    NOTIFICATIONS,
+    AUDIT,
+    f"KV_{VERSIONS_BUCKET}",
+)
 """Streams of which messages are deleted only by their age, or replaced by newer ones: others cannot get fewer."""
 
 FROM_LOG = (TIMERS, f"KV_{WAITS_BUCKET}")

@@ -128,6 +128,7 @@ class Permission(enum.StrEnum):
     RETENTION_WRITE = "retention.write"
     TOKENS_READ = "tokens.read"
     TOKENS_WRITE = "tokens.write"
+    AUDIT_READ = "audit.read"
 
 
 class Role(enum.StrEnum):
@@ -140,7 +141,7 @@ class Role(enum.StrEnum):
     EDITOR = "editor"
     """Registers pipelines and models, deploys, promotes, sets limits."""
     ADMIN = "admin"
-    """Manages tokens, gates, retention and the platform; deletes runs."""
+    """Manages tokens, gates, retention and the platform; deletes runs; reads the audit trail."""
 
 
 _ADDED: Mapping[Role, frozenset[Permission]] = {
@@ -185,6 +186,7 @@ _ADDED: Mapping[Role, frozenset[Permission]] = {
             Permission.RETENTION_WRITE,
             Permission.TOKENS_READ,
             Permission.TOKENS_WRITE,
+            Permission.AUDIT_READ,
         }
     ),
 }

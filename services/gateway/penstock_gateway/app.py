@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.audit_log import AuditLog
 from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
@@ -28,8 +29,9 @@ from penstock_core import access
 from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_gateway.access import guard, user_access, user_routes
+from penstock_gateway.access import audit_routes, guard, user_access, user_routes
 from penstock_gateway.access import routes as access_routes
+from penstock_gateway.access.audit_trail import AuditTrail
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.cached_tokens import CachedTokens
 from penstock_gateway.access.tokens import Tokens
@@ -142,6 +144,7 @@ ROUTERS = tuple(
         integrity_routes,
         access_routes,
         user_routes,
+        audit_routes,
         artifact_routes,
         lineage_routes,
         version_routes,
@@ -308,6 +311,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
     tokens = CachedTokens(NatsTokens(bus), context)
+    trail = AuditTrail(AuditLog(bus), context)
     users = user_access.configure(settings, NatsRevocations(bus))
     closing = asyncio.Event()
     followers = Followers(bus)
@@ -368,6 +372,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         pools,
         Tokens(tokens),
         users,
+        trail,
         health,
         auditor,
         artifacts,
@@ -427,6 +432,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         notifier,
         tracker,
         tokens,
+        trail,
         warm,
     ]
     if settings.openlineage_url:
@@ -436,7 +442,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     app.state.features = {type(feature): feature for feature in features}
     names = guard.allowed_names(settings.host, settings.host_names())
     authenticator = Authenticator(token, principal, tokens, users.oidc)
-    app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log)
+    app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log, trail=trail)
     return Gateway(context, settings, app, background, closing)
 
 

@@ -63,15 +63,25 @@ class Log:
         self.lines.append({"event": event, **fields})
 
 
+class Trail:
+    """Records entries of the audit trail."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def record(self, **fields: Any) -> None:
+        self.entries.append(fields)
+
+
 class Site:
     """A guard in front of an application that responds with the principal's name."""
 
     def __init__(self) -> None:
         self.store = MemoryTokens()
-        self.log = Log()
+        self.log, self.trail = Log(), Trail()
         own = Authenticator("own", Principal(PrincipalKind.USER, "ada"), self.store)
         self.app: ASGIApp = self._answer
-        self.guard = Guard(self._app, authenticator=own, names=None, log=self.log)  # pyright: ignore[reportArgumentType]
+        self.guard = Guard(self._app, authenticator=own, names=None, log=self.log, trail=self.trail)  # pyright: ignore[reportArgumentType]
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -141,7 +151,7 @@ async def test_every_mutating_request_is_one_audit_line(site: Site) -> None:
     await site.send("DELETE", "/v1/broken", "Bearer own")
     audit = [line for line in site.log.lines if line["event"] == "request"]
     assert [(line["principal"], line["method"], line["path"], line["outcome"], line["status"]) for line in audit] == [
-        ("user:ada", "POST", "/v1/runs", "done", 200),
+        ("user:ada", "POST", "/v1/runs", "allowed", 200),
         ("user:ada", "DELETE", "/v1/broken", "failed", 500),
     ]
 
@@ -161,7 +171,10 @@ async def test_the_audit_line_names_the_operation(site: Site) -> None:
     site.app = app
     await site.send("POST", "/v1/runs/r1/cancel", "Bearer own")
     [line] = site.log.lines
-    assert (line["operation"], line["path"], line["outcome"]) == ("cancel_run", "/v1/runs/r1/cancel", "done")
+    assert (line["operation"], line["path"], line["outcome"]) == ("cancel_run", "/v1/runs/r1/cancel", "allowed")
+    [entry] = site.trail.entries
+    assert (entry["principal"], entry["operation"], entry["outcome"]) == ("user:ada", "cancel_run", "allowed")
+    assert entry["token"] == access.token_digest("own")[:12]
 
 
 @pytest.mark.parametrize(

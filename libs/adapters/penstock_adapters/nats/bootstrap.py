@@ -18,6 +18,9 @@ _STREAM_EXISTS = 10058
 ACK_WAIT = 6.0
 """Seconds until an unacknowledged message is redelivered: how soon a dead replica is noticed."""
 
+AUDIT_RETENTION = 400 * 86400
+"""Seconds for which the audit trail is kept."""
+
 EVENT_RETENTION = 30 * 86400
 """Seconds that events are kept: the same event sent twice within them starts one run."""
 
@@ -65,6 +68,16 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_bytes": 1024**3,
             "max_age": EVENT_RETENTION * SECOND,
             "duplicate_window": 86400 * SECOND,
+        },
+        # Append-only, also for administrators of the broker's API. Entries expire by age.
+        {
+            **common,
+            "name": subjects.AUDIT,
+            "subjects": ["audit.>"],
+            "max_age": AUDIT_RETENTION * SECOND,
+            "deny_delete": True,
+            "deny_purge": True,
+            "compression": "s2",
         },
         # Registered models are never removed: no limits.
         {**common, **facts, "name": subjects.MODELS, "subjects": ["models.>"], "duplicate_window": SECOND},

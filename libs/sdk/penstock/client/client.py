@@ -15,7 +15,7 @@ carries an idempotency key, so it creates one run however often it is sent.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
@@ -36,6 +36,7 @@ from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline
+    from penstock.client.audit import AuditEntry
     from penstock.client.backfills import Backfills
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
@@ -179,6 +180,41 @@ class Client:
         from penstock.client import trace
 
         return trace.node(self.transport.json("GET", f"/v1/trace/{quote(str(which), safe='')}")["root"])
+
+    def audit(
+        self,
+        *,
+        principal: str | None = None,
+        operation: str | None = None,
+        outcome: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield entries of the audit trail, newest first: refused requests, and those that may change something.
+
+        Args:
+            principal: only of this principal, such as `user:ada`.
+            operation: only of this operation, such as `request_run`.
+            outcome: only `allowed`, `refused` or `failed`.
+            since: only from this time on, in Unix seconds.
+            until: only up to this time.
+            limit: maximum number of entries; None: all.
+
+        Raises:
+            UnauthorizedError: the principal of this client is no admin.
+        """
+        from penstock.client import audit
+
+        return audit.entries(
+            self.transport,
+            principal=principal,
+            operation=operation,
+            outcome=outcome,
+            since=since,
+            until=until,
+            limit=limit,
+        )
 
     def whoami(self) -> Principal:
         """Return who acts with this client's token, as the platform records it."""

@@ -30,6 +30,7 @@ _WITHOUT_REFERENCES = {
     subjects.LOGS,
     subjects.PARKED,
     subjects.METRICS,
+    subjects.AUDIT,
     subjects.NOTIFICATIONS,
     f"KV_{subjects.CACHE_BUCKET}",
     f"KV_{subjects.MARKS_BUCKET}",

@@ -6,7 +6,8 @@
   roles; the operation checks its permission. Links under `/v1/answers` and webhooks have signatures instead. A token
   of an endpoint opens only that endpoint.
 - While a response is sent, its token is checked again, so that a stream ends when its token is revoked or expires.
-- Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
+- Every refused request and every request that may change something is one line in the log and an entry of the audit
+  trail: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
 
@@ -20,8 +21,11 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from penstock_contracts.audit import AuditOutcome
+from penstock_core import access
 from penstock_core.access import InvalidTokenError
 from penstock_core.errors import UnavailableError
+from penstock_gateway.access.audit_trail import AuditTrail
 from penstock_gateway.access.authentication import Authenticator, TokenScopeError
 from penstock_gateway.http import metrics, principal, problems
 
@@ -67,6 +71,11 @@ class _Caller:
         self._path = path
         self._checked = time.monotonic()
 
+    @property
+    def digest(self) -> str:
+        """The beginning of the digest of the token, by which requests with the same token are recognized."""
+        return access.token_digest(self._token)[:12]
+
     async def check_again(self) -> None:
         """Check that the token is still valid, if the last time was a while ago.
 
@@ -91,12 +100,19 @@ class Guard:
     """ASGI middleware that checks host name and token, and answers unexpected errors."""
 
     def __init__(
-        self, app: ASGIApp, *, authenticator: Authenticator, names: frozenset[str] | None, log: FilteringBoundLogger
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        names: frozenset[str] | None,
+        log: FilteringBoundLogger,
+        trail: AuditTrail,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._names = names
         self._log = log
+        self._trail = trail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -136,20 +152,36 @@ class Guard:
         finally:
             operation = getattr(scope.get("endpoint"), "__name__", None)
             metrics.count(operation, scope["method"], status, time.monotonic() - began)
-            self._audit(scope, operation, status)
+            self._audit(scope, operation, status, caller)
 
-    def _audit(self, scope: Scope, operation: str | None, status: int | None) -> None:
+    def _audit(self, scope: Scope, operation: str | None, status: int | None, caller: _Caller | None) -> None:
         if scope["method"] in _READS and status not in _REFUSED:
             return
         path: str = scope["path"]
+        path = _SIGNED_LINKS if path.startswith(_SIGNED_LINKS) else path
         failed = status is None or status >= 400
+        outcome = (
+            AuditOutcome.REFUSED if status in _REFUSED else AuditOutcome.FAILED if failed else AuditOutcome.ALLOWED
+        )
+        who = str(principal.known(scope) or "") or None
+        client = scope.get("client")
         self._log.info(
             "request",
-            principal=str(principal.known(scope) or "") or None,
+            principal=who,
             operation=operation,
             method=scope["method"],
-            path=_SIGNED_LINKS if path.startswith(_SIGNED_LINKS) else path,
-            outcome="refused" if status in _REFUSED else "failed" if failed else "done",
+            path=path,
+            outcome=outcome.value,
+            status=status,
+        )
+        self._trail.record(
+            principal=who,
+            token=caller.digest if caller is not None else None,
+            operation=operation,
+            method=scope["method"],
+            path=path,
+            address=str(client[0]) if client else "",
+            outcome=outcome,
             status=status,
         )
 
