@@ -13,8 +13,13 @@ from penstock_cli.display import output
 from penstock_cli.errors import DetachedError, exit_code, message
 
 
-def report(error: BaseException, *, traced: bool = False) -> int:
-    """Write an error to standard error, `traced` with the platform's own traceback; return its exit code."""
+def report(error: BaseException, *, traced: bool = False, as_json: bool = False) -> int:
+    """Write an error to standard error, `traced` with the platform's own traceback; return its exit code.
+
+    With `as_json`, and unless the command has printed JSON already, standard output gets `{"error": …}`.
+    """
+    if as_json and not output.has_printed_json():
+        output.as_json({"error": str(getattr(error, "message", "") or message(error))})
     if hasattr(error, "show"):
         return _report_usage(error)
     trace = error.trace if isinstance(error, SourceError) else ""

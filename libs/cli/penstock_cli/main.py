@@ -1,7 +1,8 @@
 """Entry point of the `penstock` command: from the arguments to an exit code.
 
 Exit codes: 0 success; 1 the run failed or was cancelled; 2 wrong usage, or the pipeline does not compile;
-3 the platform is missing, broken or rejected the request; 130 interrupted by Ctrl-C.
+3 the platform is missing, broken or rejected the request; 130 interrupted by Ctrl-C; 141 the reader of the output has
+closed its pipe before everything was printed.
 
 Errors are printed without a traceback of the platform unless PENSTOCK_DEBUG is set.
 """
@@ -9,8 +10,13 @@ Errors are printed without a traceback of the platform unless PENSTOCK_DEBUG is 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""Exit code of a process that SIGPIPE ends."""
 
 
 def main() -> None:
@@ -30,19 +36,27 @@ def main() -> None:
 
         # A usage error is raised instead of printed by typer, so that everything is printed at one place.
         code = command(sys.argv[1:])(prog_name="penstock", standalone_mode=False) or 0
+        if code == INTERRUPTED:  # how typer returns Ctrl-C
+            raise KeyboardInterrupt
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 2
+        if isinstance(ended.__context__, BrokenPipeError):  # typer exits with 1, which is a failed run
+            code = CLOSED_PIPE
+    except BrokenPipeError:
+        code = CLOSED_PIPE
     except BaseException as error:
-        code = error_report.report(error, traced=bool(os.environ.get("PENSTOCK_DEBUG")))
+        as_json = "--json" in itertools.takewhile(lambda word: word != "--", sys.argv[1:])
+        code = error_report.report(error, traced=bool(os.environ.get("PENSTOCK_DEBUG")), as_json=as_json)
     finally:
         prestart.release()
     _exit(code)
 
 
 def _exit(code: int) -> None:
-    """Exit; a closed pipe (`penstock runs list | head`) is no error."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Exit. What a closed pipe (`penstock runs list | head`) has not read is dropped."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.exit(code)

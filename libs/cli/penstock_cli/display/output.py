@@ -148,14 +148,25 @@ def error(text: str) -> None:
     sys.stderr.flush()
 
 
+_printed_json: list[bool] = []
+
+
+def has_printed_json() -> bool:
+    """Whether the command has written a JSON value to standard output."""
+    return bool(_printed_json)
+
+
 def as_json(value: Any) -> None:
     """Write one JSON value to standard output."""
+    _printed_json.append(True)
     sys.stdout.write(printable_json(json.dumps(value, indent=2, default=str, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
 def json_line(value: Any) -> None:
     """Write one JSON value in one line to standard output."""
+    if not _printed_json:
+        _printed_json.append(True)
     sys.stdout.write(printable_json(json.dumps(value, default=str, ensure_ascii=False)) + "\n")
 
 

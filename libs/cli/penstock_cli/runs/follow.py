@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from penstock_cli.display import output
 from penstock_cli.errors import DetachedError
 
 if TYPE_CHECKING:
@@ -76,8 +77,24 @@ class _InterruptHandler:
             self._waiting = False
 
 
-def follow(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> None:
+def display(progress: Progress, *, show: bool) -> Live | Plain:
+    """Return the display of a run: redrawn on a terminal, lines elsewhere, nothing unless `show`."""
+    if show and output.terminal():
+        # Rich is imported only on terminals.
+        from penstock_cli.display.live import Live
+
+        return Live(progress)
+    from penstock_cli.display.plain import Plain
+
+    return Plain(progress, quiet=not show)
+
+
+def follow(
+    connected: Session, progress: Progress, display: Live | Plain, options: Options, *, cancel: bool = True
+) -> None:
     """Follow the run until it finishes. The first Ctrl-C cancels it, the second leaves at once.
+
+    Without `cancel`, the first one leaves.
 
     Raises:
         DetachedError: the user left.
@@ -90,7 +107,7 @@ def follow(connected: Session, progress: Progress, display: Live | Plain, option
                 _show_events(connected, progress, display, stops)
                 return
             except _Interrupted as stop:
-                if cancelled and str(stop) == "Ctrl-C":
+                if not cancel or (cancelled and str(stop) == "Ctrl-C"):
                     raise _detached(connected, progress) from None
                 if not cancelled:
                     cancelled = True

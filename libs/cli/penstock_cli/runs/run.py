@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from penstock.client.embedded import EmbeddedPlatform
     from penstock.client.views import Run
     from penstock.sources import PreparedPipeline
-    from penstock_cli.display.live import Live
-    from penstock_cli.display.plain import Plain
     from penstock_cli.display.progress import Progress
     from penstock_cli.platform.session import Session
     from penstock_cli.runs.published import Reference
@@ -210,7 +208,7 @@ def watch(connected: Session, progress: Progress, options: Options, root: Path |
     from penstock_cli.display import summary
 
     show = not (options.quiet or options.json)
-    with _display(progress, show=show) as display:
+    with follow.display(progress, show=show) as display:
         follow.follow(connected, progress, display, options)
     ended = connected.client.runs.get_finished(progress.run_id)
     store = artifact_folder(connected)
@@ -222,17 +220,6 @@ def watch(connected: Session, progress: Progress, options: Options, root: Path |
         for line in summary.failures(ended, root):
             output.note("".join(text for text, _ in line))
     return ended
-
-
-def _display(progress: Progress, *, show: bool) -> Live | Plain:
-    if show and output.terminal():
-        # Rich is imported only on terminals.
-        from penstock_cli.display.live import Live
-
-        return Live(progress)
-    from penstock_cli.display.plain import Plain
-
-    return Plain(progress, quiet=not show)
 
 
 def artifact_folder(connected: Session) -> Any:

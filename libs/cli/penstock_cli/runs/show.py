@@ -9,6 +9,7 @@ import typer
 
 from penstock_cli.arguments import Json, RunArgument, resolve_run
 from penstock_cli.display import output
+from penstock_cli.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -27,12 +28,19 @@ def show(
         str | None,
         typer.Argument(metavar="[STEP]", help="Key of a step, or of an item such as train[3].", show_default=False),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show its progress until it has finished; Ctrl-C leaves it."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show a run and its steps: times, metrics, outputs and errors.
 
     With STEP: its inputs, and how long its attempts were queued, loaded their inputs, ran and saved their outputs.
+    With --follow, the exit code is 1 if the run did not succeed.
     """
+    if follow and step is not None:
+        raise UsageError("--follow shows a whole run: leave out STEP")
     # Heavy imports stay out of `--help`.
     from penstock_cli.display import chart, summary, waits
     from penstock_cli.platform import session
@@ -44,12 +52,14 @@ def show(
             step_view.show(client, resolve_run(client, name), step, _store(connected), json=json)
             return
         run = client.runs.get(resolve_run(client, name))
+        if follow and not run.finished:
+            run = _follow(connected, run, json=json)
         open_questions = [] if run.finished else client.questions.list(run.run_id)
         step_histories = {} if json or len(run.steps) > _TIMELINE_LIMIT else _step_histories(client, run)
         store = _store(connected)
     if json:
         output.as_json(_object(run, store))
-        return
+        raise typer.Exit(FAILED if follow and not run.succeeded else 0)
     output.show([_header(run), *_properties(run)])
     output.show(chart.chart(run, step_histories))
     if open_questions:
@@ -58,6 +68,27 @@ def show(
     output.show(summary.results(run, store))
     if run.error and not any(step.state == "failed" for step in run.steps.values()):
         output.show([[], [(run.error, "")]])
+    if follow and not run.succeeded:
+        raise typer.Exit(FAILED)
+
+
+def _follow(connected: Session, run: Run, *, json: bool) -> Run:
+    """Show the progress of a run until it has finished; with `json` nothing."""
+    from penstock_cli.display.progress import Progress
+    from penstock_cli.runs import compiled, follow
+    from penstock_core import script_runs
+
+    if run.version == script_runs.VERSION:
+        pipeline = script_runs.pipeline(run.pipeline)
+    else:
+        pipeline = compiled.outline(connected.client.pipelines.get(run.pipeline, run.version).definition)
+    progress = Progress(run.run_id, pipeline, run.version)
+    options = follow.Options(json=json, quiet=False, logs=False, timeout=None)
+    with follow.display(progress, show=not json) as display:
+        if display.live:
+            display.note("Ctrl-C leaves; the run continues")
+        follow.follow(connected, progress, display, options, cancel=False)
+    return connected.client.runs.get_finished(run.run_id)
 
 
 def _store(connected: Session) -> FolderStore | None:
