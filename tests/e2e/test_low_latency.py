@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -128,6 +129,16 @@ class Platform:
         finally:
             connection.close()
 
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Return the status and the body of a path."""
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(self.cluster.url).netloc, timeout=120)
+        try:
+            connection.request("GET", path, headers={"authorization": f"Bearer {self.cluster.token}"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
     def answer(self, name: str, body: dict[str, Any]) -> Any:
         status, found = self.post(name, body)
         assert status == 200, found
@@ -171,6 +182,10 @@ def test_mapped_steps_and_large_outputs(platform: Platform) -> None:
     link = platform.answer("table", {"numbers": [1, 2, 3]})
     [run] = until(lambda: platform.client.runs.list(deployment="table"))  # kept with its artifact, whatever the share
     assert platform.client.runs.get(run.run_id).outputs["result"]["artifact"]["sha256"] == link["sha256"]
+    _, _, again = platform.client.transport.response("GET", link["href"].rpartition("/artifacts/")[0])
+    assert again == link
+    status, content = platform.get(link["href"])
+    assert (status, hashlib.sha256(content).hexdigest()) == (200, link["sha256"])
 
 
 def test_requests_are_combined_to_batches(platform: Platform) -> None:
@@ -360,6 +375,14 @@ def test_wrong_inputs_and_failing_steps(platform: Platform) -> None:
     platform.deploy("checked", "adding")
     status, problem = platform.post("checked", {"numbers": [1, "x"]})
     assert (status, problem["errors"][0]["field"]) == (422, "numbers[1]")
+    reference = {"sha256": "", "size": 0, "format": "json", "media_type": "application/json"}
+    hidden = json.dumps([{"$type": "path", "path": "/etc/passwd"}]).encode()
+    digest = hashlib.sha256(hidden).hexdigest()
+    platform.client.artifacts.upload(hidden, digest)
+    body = {"numbers": {"artifact": {**reference, "sha256": digest, "size": len(hidden)}}}
+    status, problem = platform.post("checked", body)
+    assert (status, problem["errors"][0]["field"]) == (422, "numbers"), problem
+    assert "path" in problem["detail"]
     platform.client.deployments.pause("checked")
     assert until(lambda: platform.post("checked", {"numbers": []})[0] == 409)
     platform.client.deployments.resume("checked")

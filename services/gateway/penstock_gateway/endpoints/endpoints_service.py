@@ -13,9 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import IO, Any, TypeVar
-
-import orjson
+from typing import Any, TypeVar
 
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.decision_log import DecisionLog
@@ -24,21 +22,20 @@ from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import event_codec, subjects
 from penstock_contracts.commands import Version
 from penstock_contracts.event_codec import InvalidEventError
+from penstock_core import ids
 from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, EndpointTrigger, Mode, event_subject
 from penstock_core.deployments.events import Event, event_digest
 from penstock_core.deployments.state import Deployment
 from penstock_core.errors import InputError, InvalidInputsError
-from penstock_core.facts import RunFinished
+from penstock_core.facts import RunFinished, RunRequested
 from penstock_core.frozen import frozen
-from penstock_core.pipeline.values import ArtifactRef, Stored
 from penstock_core.requests import Options
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
-from penstock_gateway.endpoints import input_rules
+from penstock_gateway.endpoints import input_rules, stored_inputs
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.rate_limit import TokenBucket
 from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
-from penstock_gateway.http import bodies
 from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
@@ -48,6 +45,9 @@ T = TypeVar("T")
 
 FRESH = 0.5
 """Seconds for which a change of a deployment with mode `low_latency` may not be known yet."""
+
+_RECORDING = 2.0
+"""Seconds after which the run of a warm worker that is not recorded will not be."""
 
 _REVISIONS = 20
 """Revisions of a deployment whose workers may still run."""
@@ -248,6 +248,29 @@ class Endpoints:
             raise ConflictError("The request was stored before and has expired", "use another idempotency key")
         return replace(call, event=known), True
 
+    async def recorded(self, endpoint: Endpoint, run_id: str, by: str) -> RunFinished:
+        """Return the end of a request of the principal `by` that a warm worker ran; waits until it is recorded.
+
+        Raises:
+            NotFoundError: there is no such request, or its run is not recorded.
+        """
+        subjects_ = [subjects.run(run_id, tail) for tail in ("requested", "finished")] if ids.is_name(run_id) else []
+        until = time.monotonic() + _RECORDING
+        while subjects_:
+            found = await self._runs.last(subjects_)
+            requested, finished = (found[one].fact if one in found else None for one in subjects_)
+            if isinstance(requested, RunRequested) and isinstance(finished, RunFinished):
+                if requested.trigger.get("deployment") != endpoint.name or requested.requested_by != by:
+                    break
+                return finished
+            if time.monotonic() > until:
+                break
+            await asyncio.sleep(_RECORDING / 10)
+        raise NotFoundError(
+            f"Endpoint {endpoint.name!r} has no recorded request {run_id[:100]!r}",
+            "a request is found by the token that sent it, if its run is recorded",
+        )
+
     async def status(self, endpoint: Endpoint, id: str, wait: float, by: str) -> Call:
         """Return a request of the principal `by`, and wait for its run for up to `wait` seconds.
 
@@ -337,20 +360,7 @@ class Endpoints:
         except InvalidInputsError as error:
             errors = [(field.removeprefix("inputs."), message) for field, message in error.errors]
             raise InvalidInputsError(f"Invalid request to endpoint {endpoint.name!r}", errors) from error
-        for name in inputs:
-            value = run.inputs.get(name)
-            if isinstance(value, Stored) and value.artifact.format in input_rules.JSON_FORMATS:
-                await self._check_content(name, value.artifact)
-
-    async def _check_content(self, name: str, artifact: ArtifactRef) -> None:
-        """Refuse an artifact of JSON that has a path or a class in it, or cannot be read."""
-        file = await self._artifacts.open(artifact)
-        try:
-            problem = await asyncio.to_thread(_content_problem, file, artifact.format)
-        finally:
-            file.close()
-        if problem:
-            raise InvalidInputsError("Invalid request", [(name, problem)])
+        await stored_inputs.check(self._artifacts, inputs, run.inputs)
 
     def _event(self, endpoint: Endpoint, inputs: dict[str, Any], key: str | None, by: str) -> Event:
         attributes = {
@@ -426,14 +436,3 @@ class Endpoints:
 def _event_id(key: str, by: str) -> str:
     """Return the ID of the event of a request with an idempotency key, which belongs to the principal that sends it."""
     return hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()[:32]
-
-
-def _content_problem(file: IO[bytes], format: str) -> str:
-    data = file.read(bodies.JSON_LIMIT + 1)
-    if len(data) > bodies.JSON_LIMIT:
-        return f"is JSON of more than {bodies.JSON_LIMIT} bytes: send a file or a table"
-    try:
-        parts = [orjson.loads(line) for line in (data.splitlines() if format == "jsonl" else [data])]
-    except orjson.JSONDecodeError as error:
-        return f"is not JSON: {error}"
-    return input_rules.tag_problem(parts)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.datastructures import URL
 
 from penstock_contracts.endpoints import CallPending, EndpointSchema
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_core.deployments.definition import WAIT_LIMIT, Mode
 from penstock_core.facts import Outcome, RunFinished
@@ -100,6 +101,9 @@ async def read_request(
 ) -> Response:
     """The answer that the request would have got if it had waited; 202 while the run has not finished."""
     endpoint = await endpoints.get(project, name)
+    if ids.is_recorded(request_id):
+        end = await endpoints.recorded(endpoint, request_id, by)
+        return await _response(outputs, end, f"{_path(project, name)}/requests/{request_id}", request_id)
     call = await endpoints.status(endpoint, request_id, _seconds(prefer, wait, 0.0), by)
     return await _answer(request, outputs, call)
 
@@ -127,8 +131,12 @@ async def read_output_artifact(
     sha256: Annotated[str, Path(description="SHA-256 of the artifact")],
 ) -> Response:
     """An artifact to which the output of the run refers."""
-    call = await endpoints.status(await endpoints.get(project, name), request_id, 0.0, by)
-    found = await outputs.artifact(call.end, sha256) if call.end is not None else None
+    endpoint = await endpoints.get(project, name)
+    if ids.is_recorded(request_id):
+        end: RunFinished | None = await endpoints.recorded(endpoint, request_id, by)
+    else:
+        end = (await endpoints.status(endpoint, request_id, 0.0, by)).end
+    found = await outputs.artifact(end, sha256) if end is not None else None
     if found is None:
         raise NotFoundError(f"The answer has no artifact {sha256[:12]!r}", "use the links in the answer")
     return await artifacts.get(request, found.sha256, found)

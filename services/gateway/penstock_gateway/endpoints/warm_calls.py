@@ -35,7 +35,7 @@ from penstock_core.pipeline.values import Stored
 from penstock_core.registry.facts import ModelRegistered
 from penstock_core.requests import Inputs, Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
-from penstock_gateway.endpoints import input_rules
+from penstock_gateway.endpoints import input_rules, stored_inputs
 from penstock_gateway.errors import RequestTimeoutError, TooManyRequestsError
 from penstock_gateway.message_size import check_message_size
 from penstock_gateway.project import PROJECT
@@ -271,6 +271,7 @@ class WarmCalls:
             isinstance(value, Stored) and value.artifact.sha256 not in self._present for value in run.inputs.values()
         ):
             await self._artifacts.check_inputs(run.inputs)
+        await stored_inputs.check(self._artifacts, inputs, run.inputs)
         return run
 
     async def _resolved(self, names: dict[str, str]) -> dict[str, ModelRegistered | PenstockError]:
