@@ -40,6 +40,12 @@ class DeploymentBody(RequestBody):
         description="the revision that you have read, 0 for a new one; another is refused",
     )
     dry_run: bool = Field(default=False, description="check it, and change nothing")
+    candidate: int | None = Field(
+        default=None,
+        ge=1,
+        lt=INTEGER_LIMIT,
+        description="with `dry_run`: a version of the pipeline to check it with, as if that was published now",
+    )
 
 
 class DeploymentChange(RequestBody):

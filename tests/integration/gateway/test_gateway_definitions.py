@@ -330,3 +330,21 @@ async def test_events_are_explained_by_the_deployments_that_took_them(platform: 
     assert [one["outcome"] for one in found["decisions"] if one["deployment"] == "explained"] == ["filtered"]
     assert (await http("GET", f"/v1/events/{'0' * 32}")).status == 404
     assert (await http("GET", "/v1/events/99999999")).status == 404
+
+
+async def test_a_dry_run_checks_a_deployment_with_a_version_that_is_not_published(
+    platform: Platform, http: Http
+) -> None:
+    """So that `penstock deploy` publishes nothing before all deployments of a file are checked."""
+    wider = ir.Pipeline(name="growing", params=(ir.Port(name="rows", schema={"type": "integer"}),))
+    await platform.add_version(wider, 1, publish=False)
+    definition = {"pipeline": "growing", "inputs": {"rows": 3}}
+    body = {"definition": definition, "dry_run": True}
+    assert (await http("PUT", "/v1/deployments/grown", body)).status in (404, 422), "no version is published"
+    answer = await http("PUT", "/v1/deployments/grown", {**body, "candidate": 1})
+    assert (answer.status, answer.json()["changed"]) == (200, True), answer.body
+    wrong = {"definition": {**definition, "inputs": {"rows": "x"}}, "dry_run": True, "candidate": 1}
+    assert (await http("PUT", "/v1/deployments/grown", wrong)).fields == {"inputs.rows"}
+    refused = await http("PUT", "/v1/deployments/grown", {"definition": definition, "candidate": 1})
+    assert (refused.status, refused.fields) == (422, {"candidate"})
+    assert (await http("GET", "/v1/deployments/grown")).status == 404

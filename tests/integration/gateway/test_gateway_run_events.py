@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from gateway_platform import Platform
+from gateway_platform import Http, Platform, started
 
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.event_stream import EventStream
@@ -90,3 +90,21 @@ async def test_an_end_that_is_older_than_events_is_not_published_again(platform:
         assert time.monotonic() < deadline, "deliveries are left"
         await asyncio.sleep(0.02)
     assert await published(platform, ancient) == []
+
+
+async def test_a_metric_that_crosses_a_threshold_starts_a_run(platform: Platform, http: Http) -> None:
+    filter = "data.pipeline == 'chain' && has(data.metrics.accuracy) && data.metrics.accuracy < 0.5"
+    trigger = {"kind": "event", "name": "on", "types": [RunFinished.ce_type], "filter": filter, "inputs": {"n": "1"}}
+    answer = await http("PUT", "/v1/deployments/repair", {"definition": {"pipeline": "chain", "triggers": [trigger]}})
+    assert answer.status == 200, answer.body
+    ended: list[str] = []
+    for metrics in ({}, {"accuracy": 0.9}, {"accuracy": 0.4}):
+        run_id = await platform.request()
+        await platform.run_step(run_id, "double", metrics=metrics)
+        await platform.finish(run_id)
+        await event_of(platform, run_id)
+        ended.append(run_id)
+    [run] = await started(platform, "repair")
+    assert run.trigger["event_id"] == ended[2]
+    letters = (await http("GET", "/v1/dead-letters")).json()["dead_letters"]
+    assert not [one for one in letters if one["deployment"] == "repair"], "a run without the metric is no error"

@@ -20,6 +20,8 @@ from penstock_cli.runs import run
 if TYPE_CHECKING:
     from penstock.client.client import Client
     from penstock.client.deployments import Deployment
+    from penstock.client.pipelines import Version
+    from penstock.sources import PreparedPipeline
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would change; change nothing.")]
 
@@ -31,7 +33,8 @@ def deploy(
 ) -> None:
     """Register the pipelines of a file and apply the deployments that it declares.
 
-    A file declares a deployment with `training.deploy("nightly", triggers=[Cron("0 3 * * *")])`. An equal deployment
+    All deployments are checked before anything is published or applied. A file declares one with
+    `training.deploy("nightly", triggers=[Cron("0 3 * * *")])`. An equal deployment
     stays as it is. Deployments start runs only while a platform is running: see `penstock up`.
     """
     # Heavy imports stay out of `--help`.
@@ -49,8 +52,8 @@ def deploy(
             opened = session.open_session(embedded)
             for one in prepared:
                 run.print_warnings(one)
-                if not dry_run:
-                    version = opened.client.pipelines.register(one, log=output.note)
+            if not dry_run:
+                for version in _publish(opened.client, prepared, definitions):
                     if not json:
                         output.line(f"published {version.pipeline} v{version.version}")
             applied = _apply_all(opened.client, definitions, dry_run=dry_run)
@@ -60,6 +63,17 @@ def deploy(
         output.line(text)
     if not (dry_run or json):
         session.note_triggers(opened)
+
+
+def _publish(
+    client: Client, prepared: list[PreparedPipeline], definitions: Mapping[str, dict[str, Any]]
+) -> list[Version]:
+    """Publish pipelines, once all deployments were checked with the versions that are to be published."""
+    registered = [client.pipelines.register(one, publish=False, log=output.note) for one in prepared]
+    candidates = {version.pipeline: version.version for version in registered}
+    for name, definition in definitions.items():
+        client.deployments.apply(name, definition, dry_run=True, candidate=candidates[definition["pipeline"]])
+    return [client.pipelines.register(one) for one in prepared]
 
 
 def apply(

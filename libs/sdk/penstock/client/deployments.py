@@ -196,6 +196,7 @@ class Deployments:
         *,
         revision: int | None = None,
         dry_run: bool = False,
+        candidate: int | None = None,
     ) -> Deployment:
         """Create a deployment, or update the one of the same name. An equal definition changes nothing.
 
@@ -204,6 +205,7 @@ class Deployments:
             definition: pipeline, triggers and so on; see docs/deployments.md.
             revision: the revision that you have read, 0 for a new deployment: refused if it has changed meanwhile.
             dry_run: check it, and change nothing.
+            candidate: with `dry_run`: a version of the pipeline to check it with, as if that was published now.
 
         Raises:
             RefusedError: the definition is not valid, or the deployment is at another revision.
@@ -212,7 +214,7 @@ class Deployments:
         name = deployment if isinstance(deployment, str) else deployment.name
         if not isinstance(deployment, str):
             definition = deployment.definition()
-        body = {"definition": dict(definition or {}), "revision": revision, "dry_run": dry_run}
+        body = {"definition": dict(definition or {}), "revision": revision, "dry_run": dry_run, "candidate": candidate}
         return views.build(Deployment, self._transport.json("PUT", _path(name), body=body))
 
     def pause(self, name: str, reason: str = "") -> Deployment:

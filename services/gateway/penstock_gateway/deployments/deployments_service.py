@@ -119,7 +119,10 @@ class Deployments:
         ids.check_name(name, "deployment")
         definition = parse_definition(body.definition)
         actor = Actor(by=by, at=time.time())
-        definition = await self._checked(name, definition)
+        if body.candidate is not None and not body.dry_run:
+            message = "only applies to a dry run: publish the version first"
+            raise UnprocessableError(f"candidate {message}", errors=[("candidate", message)])
+        definition = await self._checked(name, definition, body.candidate)
         if body.dry_run:
             deployment = await self.log.get(self.project, name)
             facts = state.apply(deployment, definition, actor, body.revision)
@@ -202,8 +205,14 @@ class Deployments:
 
     # ------------------------------------------------------------------------------------------------------------ check
 
-    async def _checked(self, name: str, definition: Definition) -> Definition:
-        """Return a definition with complete references to artifacts; refuse one that could never start a run."""
+    async def _checked(self, name: str, definition: Definition, candidate: int | None = None) -> Definition:
+        """Return a definition with complete references to artifacts; refuse one that could never start a run.
+
+        Args:
+            name: of the deployment.
+            definition: its definition.
+            candidate: a version of the pipeline that counts as the latest published one.
+        """
         problems = definition_problems.problems(definition)
         for n, trigger in enumerate(definition.triggers):
             at = f"triggers[{n}]"
@@ -220,9 +229,10 @@ class Deployments:
             problems += [(f"notify[{n}].{field}", message) for field, message in self._sender.check(rule)]
         if problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
-        version = await self._versions.get(definition.pipeline, definition.version)
-        published = await self._versions.publications(definition.pipeline)
-        if published is None or version.version not in published.versions:
+        version = await self._versions.get(definition.pipeline, definition.version or candidate)
+        found = await self._versions.publications(definition.pipeline)
+        published = {*(found.versions if found else ()), *(() if candidate is None else (candidate,))}
+        if version.version not in published:
             message = f"version {version.version} of pipeline {definition.pipeline!r} is an experiment"
             raise UnprocessableError(message, "publish it with `penstock register FILE`", errors=[("version", message)])
         params = version.pipeline.params
@@ -235,7 +245,7 @@ class Deployments:
         if definition.mode is Mode.LOW_LATENCY:
             problems += low_latency.problems(version.pipeline)
         for role, number in definition.other_versions.items():
-            if number not in published.versions:
+            if number not in published:
                 problems.append((f"{role}.version", f"version {number} of {definition.pipeline!r} is not published"))
             else:
                 other = await self._versions.get(definition.pipeline, number)
