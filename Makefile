@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo-loop up test e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
-	images compose-env compose-up compose-demo compose-down test-compose
+	images compose-env compose-up compose-demo compose-down test-compose test-chart
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ compose-down: ## Stop these services; `docker compose down --volumes` also delet
 
 test-compose: $(STAMP) ## Test the images and docker-compose.yml on a Docker engine of its own (root)
 	@$(BIN)/python -m pytest -m containers tests/compose
+
+test-chart: $(STAMP) ## Test the Helm chart on the cluster of KUBECONFIG, see tests/chart
+	@$(BIN)/python -m pytest -m containers tests/chart
 
 constraints: ## Pin every dependency anew in constraints.txt
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
