@@ -78,6 +78,10 @@ def show(
         return
     if summary is not None:
         output.line(f"{deployment}: {describe(summary)}")
+        if summary.lag:
+            output.note(
+                f"the states lack {plural(summary.lag, 'fact')} of runs, which the read model does not have yet"
+            )
         output.show(calendar(summary, found))
         return
     output.line(f"{deployment}, partition {found[0].key}: {found[0].state}")

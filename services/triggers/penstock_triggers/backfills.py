@@ -26,8 +26,10 @@ from penstock_core import ids, run_events
 from penstock_core.deployments import backfills
 from penstock_core.deployments.backfill_facts import BackfillAdvanced, BackfillCancelled, BackfillFact, ItemOutcome
 from penstock_core.deployments.backfills import FINISHED, Backfill
+from penstock_core.deployments.definition import Definition
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator, ExpressionError
+from penstock_core.deployments.state import Deployment, NoDeploymentError
 from penstock_core.errors import InputError, InvalidIdError, UnavailableError
 from penstock_core.facts import CancelRequested, RunFinished, RunRequested
 from penstock_core.ports import Recorded
@@ -137,7 +139,9 @@ class BackfillDriver:
         if requests := [one for one in built if isinstance(one, RunRequested)]:
             await self._starter.request(*requests)
         errors = {number: one for number, one in zip(wanted, built, strict=True) if isinstance(one, str)}
-        return errors | dict.fromkeys({*numbers} - {*active}, "the trigger has no such tick any more")
+        return errors | dict.fromkeys(
+            {*numbers} - {*active}, "the deployment, or this part of it, does not exist any more"
+        )
 
     async def _build(self, backfill: Backfill, number: int, run_id: str) -> RunRequested | str:
         """The request of the run of an item, or the error of the user."""
@@ -173,7 +177,7 @@ class BackfillDriver:
             deployment = await self._deployments.get(backfill.project, started.deployment)
             if deployment.revision < started.revision:
                 raise UnavailableError(f"the log of deployment {started.deployment!r} lags behind: try again")
-            definition = deployment.definition(started.revision)
+            definition = _definition(deployment, started.revision)
             found = await self._partitions.of(backfill.project, started.deployment, definition)
             if found is not None and found.count(self._clock()) < sum(started.ranges[-1]):
                 raise UnavailableError(f"the partitions of deployment {started.deployment!r} lag behind: try again")
@@ -197,6 +201,13 @@ class BackfillDriver:
         if backfill.status not in FINISHED:
             at = self._clock() + CHECK_INTERVAL
             await self._timers.set_backfill(backfill.project, backfill.require().deployment, backfill.id, at)
+
+
+def _definition(deployment: Deployment, revision: int) -> Definition:
+    try:
+        return deployment.definition(revision)
+    except NoDeploymentError as error:  # its log is damaged
+        raise InputError(str(error)) from error
 
 
 def _end(event: Event) -> tuple[str, str, ItemOutcome] | None:

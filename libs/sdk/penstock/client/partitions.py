@@ -39,12 +39,14 @@ class PartitionSummary:
         by: `hour`, `day`, `week`, `month`, `static` or `dynamic`.
         tz: the time zone; empty if they are not of time.
         counts: by state.
+        lag: facts of runs that the states lack, because the read model is behind.
     """
 
     by: str
     tz: str
     total: int
     counts: dict[str, int]
+    lag: int = 0
 
 
 class Partitions:
