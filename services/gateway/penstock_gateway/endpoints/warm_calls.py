@@ -42,7 +42,7 @@ from penstock_gateway.project import PROJECT
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
-_SILENCE = 5.0
+_SILENCE = 10.0
 """Seconds without an announcement after which an executor counts as gone."""
 
 _BUSY_RETRY = 1.0
@@ -188,7 +188,8 @@ class WarmCalls:
                 case None if reply.end is not None:
                     return WarmCall(run_id=run_id, end=_finished(run_id, reply.end))
                 case Refusal.BUSY:
-                    raise _busy(name, self._running[name])
+                    trigger = revisions[served.revision].endpoint
+                    raise _busy(name, trigger.queue if trigger is not None else self._running[name])
                 case Refusal.CRASHED:
                     raise UnavailableError(
                         f"The worker of endpoint {name!r} ended while it ran the request: {reply.detail} (run {run_id})"

@@ -1,0 +1,78 @@
+"""Declarations of deployments with mode `low_latency`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from penstock import Endpoint, pipeline, step
+from penstock.authoring import deployments
+from penstock_contracts.deployments import parse_definition
+from penstock_core import plain_data
+from penstock_core.deployments import definition_problems, low_latency
+from penstock_core.deployments.definition import Mode, TrafficShare
+from penstock_core.pipeline.ir import Kind, Pipeline, StepSpec
+
+
+@step
+def one(n: int) -> int:
+    return n
+
+
+@pipeline
+def ones(n: int):
+    return one(n)
+
+
+def test_code_and_yaml_declare_the_same() -> None:
+    options: dict[str, Any] = {"mode": "low_latency", "canary": {"version": 2, "weight": 0.1}, "shadow": {"version": 3}}
+    code = ones.deploy("ones", triggers=[Endpoint(min_workers=0, max_workers=2, idle="1m", record=0.5)], **options)
+    trigger = {"endpoint": True, "min_workers": 0, "max_workers": 2, "idle": "1m", "record": 0.5}
+    yaml = deployments.from_mapping("ones", {"pipeline": "ones", "triggers": [trigger], **options})
+    found = parse_definition(code.definition())
+    assert found == parse_definition(yaml)
+    assert (found.mode, found.canary) == (Mode.LOW_LATENCY, TrafficShare(version=2, weight=0.1))
+    assert found.other_versions == {"canary": 2, "shadow": 3}
+    assert definition_problems.problems(found) == []
+
+
+def test_wrong_options_are_refused() -> None:
+    endpoint = {"kind": "endpoint", "name": "endpoint"}
+
+    def paths(**more: Any) -> list[str]:
+        definition = parse_definition({"pipeline": "ones", "triggers": [endpoint], "mode": "low_latency", **more})
+        return [path for path, _ in definition_problems.problems(definition)]
+
+    assert paths() == []
+    assert paths(triggers=[]) == ["mode"]
+    assert paths(version=2, canary={"version": 2, "weight": 1.5}) == ["canary.weight", "canary.version"]
+    assert paths(mode="elastic", shadow={"version": 2}) == ["shadow"]
+    wrong = {"min_workers": 5, "max_workers": 2, "idle": 0.1, "record": 2}
+    assert paths(triggers=[{**endpoint, **wrong}]) == [
+        "triggers[0].min_workers",
+        "triggers[0].idle",
+        "triggers[0].record",
+    ]
+
+
+def test_what_a_worker_cannot_run_is_named() -> None:
+    steps = {
+        "ask": StepSpec(name="ask", entrypoint="m:a", kind=Kind.ASK),
+        "gpu": StepSpec(name="gpu", entrypoint="m:g", pool="gpu", concurrency="gpu", env={"A": "1"}),
+        "secret": StepSpec(name="secret", entrypoint="m:s", secrets=("db",), env={"A": "2"}),
+    }
+    found = low_latency.problems(Pipeline(name="p", steps=steps, max_active=1))
+    assert [path for path, _ in found] == [
+        "steps.ask",
+        "steps.gpu",
+        "steps.secret",
+        "max_active",
+        "steps",
+        "steps.secret",
+    ]
+    assert low_latency.problems(Pipeline(name="p"))[0][0] == "steps"
+
+
+def test_a_compiled_pipeline_is_read_back_without_pydantic() -> None:
+    compiled = ones.compile()
+    assert plain_data.read(Pipeline, json.loads(plain_data.write(compiled))) == compiled
