@@ -47,7 +47,10 @@ class HealthServer:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(TimeoutError, OSError, EOFError, asyncio.LimitOverrunError),
+        ):
             async with asyncio.timeout(5):
                 head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ", 2)[1] if head.count(b" ") >= 2 else b""
@@ -58,7 +61,6 @@ class HealthServer:
                 writer.write(b"HTTP/1.1 %d .\r\ncontent-type: %s\r\n" % (status, kind))
                 writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
                 await writer.drain()
-        writer.close()
 
     def _answer(self, path: bytes) -> tuple[int, bytes]:
         if path == b"/healthz":
