@@ -74,7 +74,7 @@ def gracefuls() -> int:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with kit.platform_in(tmp_path_factory.mktemp("ends"), queue_timeout=25) as platform:
+    with kit.platform_in(tmp_path_factory.mktemp("ends")) as platform:
         for name in ("naps", "hogs", "gpus", "slows", "gracefuls"):
             platform.register("cluster_ends", PIPELINES, name)
         yield platform
@@ -90,12 +90,14 @@ def test_a_timeout_of_the_step_is_enforced_by_the_runner(platform: Platform) -> 
 
 
 def test_a_pod_that_no_node_takes_shows_why_and_times_out(platform: Platform) -> None:
+    platform.configure(queue_timeout=15)
     run_id = platform.start("gpus")
     shown = until(lambda: platform.step(run_id).progress, timeout=20)
     assert "nvidia.com/gpu" in shown.text
     found = platform.error(run_id)
     assert found.type == "QueueTimeout" and "Unschedulable" in found.message, found
     until(lambda: not platform.kube.names(run_id))
+    platform.configure()
 
 
 def test_a_workflow_deleted_by_hand_is_followed_by_another_attempt(platform: Platform) -> None:

@@ -50,7 +50,7 @@ def test_one_of_two_executors_may_die(platform: Platform) -> None:
     platform.kube.running_pod(runs[0])
     platform.services.kill(platform.executors[0])
     for run_id in runs:
-        assert platform.result(run_id) == 1
+        assert platform.result(run_id) == 1, platform.losses(run_id)
     platform.services.start_service(platform.executors[0])
     platform.services.wait_ready(platform.executors[0])
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
+
 from penstock_testkit.servers.kubernetes import Platform
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PIPELINE = """
 import os
@@ -82,3 +89,16 @@ def test_the_result_of_a_pod_is_cached(platform: Platform) -> None:
     states = [platform.client.run(version, wait=True) for _ in range(2)]
     steps = [platform.client.runs.get(run.run_id).steps["make"] for run in states]
     assert [step.cache.hit for step in steps] == [False, True]
+
+
+def test_the_training_example_runs_in_pods(platform: Platform) -> None:
+    image = os.environ.get("PENSTOCK_TEST_TRAINING_IMAGE")
+    if not image:
+        pytest.skip(
+            "PENSTOCK_TEST_TRAINING_IMAGE is not set: an image with scikit-learn, pandas, pyarrow and matplotlib"
+        )
+    platform.configure(image=image, resources={"requests": {"cpu": "10m"}, "limits": {"memory": "1Gi"}})
+    version = platform.client.pipelines.register(f"{EXAMPLES / 'training'}:training")
+    run = platform.client.run(version, wait=True)
+    assert run.state == "succeeded", run
+    assert sorted(run.outputs) == ["metrics", "model", "report"]

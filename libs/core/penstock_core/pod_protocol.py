@@ -24,7 +24,13 @@ An order is a JSON object:
     limit        largest artifact in bytes, or null
     unsafe       whether formats may be used whose loading can run code
     grace        seconds between SIGTERM and SIGKILL of the step's process
+    worker       class, idle and life of a worker, see below; null: the pod ends after the attempt
     lease        seconds without an answer to `beat` after which the runner kills the step; null: never
+
+A pod whose order has a `worker` stays after its attempt. Every second it publishes {"uid", "pod", "class", "idle"} on
+`pods.{pool}.worker`. An executor offers it an attempt of its class by a request on `workers.{uid}` with {"run_id",
+"key", "attempt"}; the answer is {"taken": true} if it is idle, and it then claims the attempt. It ends after `idle`
+seconds without an attempt, or `life` seconds after its start.
 
 Every answer may be {"error": text, "unavailable": true} instead: the runner asks again.
 
@@ -34,6 +40,12 @@ Output, metrics and progress go to the streams LOGS and METRICS directly (`penst
 from __future__ import annotations
 
 CLAIM, LOCATE, COMPLETE, COMMIT, BEAT, FINISH = "claim", "locate", "complete", "commit", "beat", "finish"
+
+WORKER = "worker"
+"""Last token of the subject on which workers announce themselves."""
+
+TRY = "Penstock-Try"
+"""Header of a repeated request: its number, from 2. Any executor then answers about an attempt that has ended."""
 
 NATS_URL = "PENSTOCK_NATS_URL"
 """Variable with the URLs of NATS servers, with credentials, separated by commas."""
@@ -49,6 +61,16 @@ POD_NAME, POD_UID, NODE = "PENSTOCK_POD_NAME", "PENSTOCK_POD_UID", "PENSTOCK_NOD
 
 WORK = "PENSTOCK_WORK"
 """Variable with a folder that the runner may write to."""
+
+
+def announcements(pool: str) -> str:
+    """Return the subject on which the workers of a pool announce themselves."""
+    return f"pods.{pool}.{WORKER}"
+
+
+def offers(uid: str) -> str:
+    """Return the subject on which a worker is offered attempts."""
+    return f"workers.{uid}"
 
 
 def subject(pool: str, run_id: str, key: str, attempt: int, verb: str) -> str:

@@ -31,7 +31,21 @@ from penstock_executor.pod_platform import PodSupplies
 from penstock_executor.service import ExecutorService
 
 _REPORTED = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+_AFTER_THE_END = {pod_protocol.CLAIM: b'{"refused":"it has ended"}', pod_protocol.FINISH: b"{}"}
+"""Answers about attempts whose end is in the log."""
+
 _MOST_ORDERS = 10_000
+_OFFER = 1.0
+"""Seconds that a worker has to take an attempt."""
+
+
+class _Announcement(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    uid: str = Field(pattern=r"^[A-Za-z0-9-]{1,100}$")
+    pod: str = Field(min_length=1, max_length=253)
+    work_class: str = Field(alias="class", max_length=100)
+    idle: bool
 
 
 class _Claim(BaseModel):
@@ -93,16 +107,44 @@ class PodRequests:
 
     async def start(self) -> None:
         """Subscribe to the requests."""
+        self._executor.offer = self._offer
         await self._bus.subscribe(f"pods.{self._pool}.>", self._receive)
 
     async def _receive(self, message: Msg) -> None:
         match message.subject.split("."):
             case [_, _, run_id, key, number, verb] if number.isdecimal() and verb in self._verbs:
-                request = self._service.submitted((run_id, key, int(number)))
+                attempt = (run_id, key, int(number))
+                request = self._service.submitted(attempt)
                 if request is not None:  # otherwise another executor answers, or this one later
                     self._background.spawn(self._respond(message, verb, request))
+                elif verb in _AFTER_THE_END and pod_protocol.TRY in (message.headers or {}):
+                    self._background.spawn(self._respond_after_end(message, verb, attempt))
+            case [_, _, pod_protocol.WORKER]:
+                try:
+                    one = _Announcement.model_validate_json(message.data)
+                except pydantic.ValidationError:
+                    return
+                self._executor.announced(one.uid, one.pod, one.work_class, idle=one.idle)
             case _:
                 return
+
+    async def _respond_after_end(self, message: Msg, verb: str, attempt: AttemptKey) -> None:
+        """Answer a runner that did not get the answer to its report: no executor has the attempt any more."""
+        try:
+            if await self._service.has_ended(attempt):
+                await self._bus.send(message.reply, _AFTER_THE_END[verb])
+        except (UnavailableError, BusError):
+            return  # it asks again
+
+    async def _offer(self, uid: str, attempt: AttemptKey) -> bool:
+        """Offer an attempt to a worker; returns whether it takes it."""
+        run_id, key, number = attempt
+        body = _json({"run_id": run_id, "key": key, "attempt": number})
+        try:
+            answer = await self._bus.request(pod_protocol.offers(uid), body, timeout=_OFFER)
+        except (UnavailableError, BusError):
+            return False
+        return _object(answer.data).get("taken") is True
 
     async def _respond(self, message: Msg, verb: str, request: AttemptRequested) -> None:
         try:
@@ -130,9 +172,11 @@ class PodRequests:
         except PenstockError as error:  # it can never run
             await self._service.report(attempt_facts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
             return _json({"refused": str(error)})
-        refused = self._executor.refusal(attempt) or await self._service.claim(attempt, claim.runner, claim.host)
+        if refusal := self._executor.refusal(attempt):
+            return _json({"refused": refusal})
+        owner, refused = await self._service.claim(attempt, claim.runner, claim.host)
         if refused:
-            self._executor.refused(attempt, refused)
+            self._executor.refused(attempt, refused, owner)
             return _json({"refused": refused})
         self._executor.claimed(attempt, claim.runner)
         self._remember(attempt, supplies.objects)
@@ -146,6 +190,7 @@ class PodRequests:
             "limit": supplies.limit,
             "unsafe": self._unsafe(request.project),
             "grace": self._grace,
+            "worker": self._executor.worker(request),
             "lease": self._lease if request.limited else None,
         }
         return orjson.dumps(order)[:-1] + b',"attempt":' + fact_codec.encode(request) + b"}"

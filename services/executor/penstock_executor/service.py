@@ -251,10 +251,10 @@ class ExecutorService:
 
     async def _submit(self, attempt: AttemptKey, request: AttemptRequested) -> None:
         assert self._executor is not None  # noqa: S101 - set by the composition root before open()
-        await self._executor.submit(request)
         active = self._active_attempts.get(attempt)
         if active is not None:
-            active.submitted = True
+            active.submitted = True  # its runner may claim it before `submit` returns
+        await self._executor.submit(request)
 
     def _may_be_repeated(self, delivery: Delivery) -> bool:
         """Whether the log must be asked before an attempt is submitted."""
@@ -407,13 +407,21 @@ class ExecutorService:
         active = self._active_attempts.get(attempt)
         return active.request if active is not None and active.submitted and not active.ended else None
 
+    async def has_ended(self, attempt: AttemptKey) -> bool:
+        """Whether the end of an attempt is in the log.
+
+        Raises:
+            UnavailableError: the log does not answer.
+        """
+        return attempt in self._ended or await self._platform.latest(subjects.finished(*attempt)) is not None
+
     def runner(self, request: AttemptRequested) -> str:
         """Return the runner that had claimed an attempt when it was delivered here; empty if none had."""
         active = self._active_attempts.get((request.run_id, request.key, request.attempt))
         return active.runner if active is not None else ""
 
-    async def claim(self, attempt: AttemptKey, runner: str, host: str) -> str:
-        """Record that a runner starts an attempt; returns why it must not, or an empty text.
+    async def claim(self, attempt: AttemptKey, runner: str, host: str) -> tuple[str, str]:
+        """Record that a runner starts an attempt; returns its owner, and why the runner must not, or an empty text.
 
         Raises:
             UnavailableError: the log does not answer, or this executor has no valid lease.
@@ -429,10 +437,11 @@ class ExecutorService:
         if not await self._platform.submit(fact):
             known = await self._platform.latest(subjects.run(run_id, fact.tail))
             if not isinstance(known, AttemptStarted) or known.executor != runner:
-                return "another pod has started it"
+                owner = known.executor if isinstance(known, AttemptStarted) else ""
+                return owner, "another pod has started it"
         if await self._platform.latest(subjects.finished(*attempt)) is not None:
-            return "it has ended"
-        return ""
+            return runner, "it has ended"
+        return runner, ""
 
     async def report(self, fact: AttemptFinished) -> None:
         """Report the end of an attempt by its runner; returns when it is in the log, or another executor has to."""

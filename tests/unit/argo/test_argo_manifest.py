@@ -152,8 +152,26 @@ def test_resources_of_the_step_replace_those_of_the_configuration() -> None:
 
 
 def test_the_deadline_leaves_time_for_waiting_and_reporting() -> None:
-    assert built()["spec"]["activeDeadlineSeconds"] == 7 * 86400
-    assert built(timeout=60.0)["spec"]["activeDeadlineSeconds"] > 60 + 600
+    alone = SMALL | {"worker_idle": 0}
+    assert built(alone)["spec"]["activeDeadlineSeconds"] == 7 * 86400
+    assert 60 + 600 < built(alone, timeout=60.0)["spec"]["activeDeadlineSeconds"] < 3600
+
+
+def test_the_deadline_of_a_pod_that_stays_covers_attempts_that_follow() -> None:
+    found = built(SMALL | {"worker_life": 600, "deadline": 3600}, timeout=1.0)
+    assert found["spec"]["activeDeadlineSeconds"] == 3600 + 600
+
+
+def test_pods_are_shared_within_a_project_with_the_same_resources_and_configuration() -> None:
+    config_ = ArgoConfig.model_validate(SMALL)
+    classes = [
+        manifest.work_class(attempt(), config_),
+        manifest.work_class(attempt(project="other"), config_),
+        manifest.work_class(attempt(resources=Resources(memory=1)), config_),
+        manifest.work_class(attempt(), ArgoConfig.model_validate(FULL)),
+    ]
+    assert len(set(classes)) == 4
+    assert manifest.work_class(attempt(run_id="r2", key="x", version=9), config_) == classes[0]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,18 @@ class ArgoConfig(_Model):
     queue_timeout: float = Field(
         default=600.0, gt=0, description="seconds that a pod may wait for a node, for its image or for a quota"
     )
+    worker_idle: float = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="seconds that a pod stays after an attempt and takes others of its class; 0: one attempt per pod",
+    )
+    worker_life: float = Field(
+        default=3600.0, gt=0, le=86400, description="seconds after which a pod takes no more attempts"
+    )
+    max_pending: int = Field(
+        default=30, ge=1, le=10_000, description="Workflows of one executor whose pods have not started; others wait"
+    )
     deadline: int = Field(
         default=7 * 86400, ge=1, description="longest life of a Workflow in seconds, for steps without a timeout"
     )

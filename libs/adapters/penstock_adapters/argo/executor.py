@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from penstock_adapters.argo import api as kubernetes
 from penstock_adapters.argo import manifest, verdicts
@@ -37,6 +38,15 @@ _MARGIN = 1.25
 _LOST_AFTER = 4.0
 """Leases without a sign of life after which a runner counts as lost."""
 
+_FRESH = 3.0
+"""Seconds for which the announcement of a worker counts: it comes once a second."""
+
+_FORGOTTEN = 30.0
+"""Seconds without an announcement after which a worker's Workflow may be an orphan."""
+
+_MOMENT = 0.25
+"""Seconds to wait for a busy worker before a Workflow is created, whose pod takes seconds to start."""
+
 _UNSEEN = 20.0
 """Seconds after which a Workflow that was created, and that no list shows, counts as deleted."""
 
@@ -49,10 +59,22 @@ class SubmissionRefusedError(PenstockError):
 
 
 @dataclass(slots=True)
+class _Worker:
+    """A worker, as it announced itself `at` a time of `time.monotonic()`."""
+
+    uid: str
+    work_class: str
+    idle: bool
+    at: float
+
+
+@dataclass(slots=True)
 class _Submitted:
     """An attempt of this replica.
 
     Attributes:
+        workflow: name of the Workflow whose pod runs it, or is to run it: another attempt's, if that pod stayed.
+        created: whether a Workflow was created for it.
         since: when it was submitted, of `time.monotonic()`.
         lists: how many lists of Workflows there had been then.
         seen: whether its Workflow was seen.
@@ -60,19 +82,25 @@ class _Submitted:
         runner: the runner that has claimed the attempt: the name and the uid of its pod.
         heard: when that gave its last sign of life, of `time.monotonic()`.
         reason: why this executor ends it.
+        offered: whether it is being offered to workers.
+        work_class: what it has in common with attempts that can share a pod.
         shown: what it was last shown to wait for.
         ended_at: when its verdict was found, of `time.monotonic()`.
     """
 
     attempt: AttemptRequested
+    workflow: str
     since: float
     lists: int
+    created: bool = False
     seen: bool = False
     pod: PodView | None = None
     runner: str = ""
     heard: float = 0.0
     reason: Verdict | None = None
     deleted: bool = False
+    offered: bool = False
+    work_class: str = ""
     shown: str = ""
     ended_at: float = 0.0
 
@@ -85,6 +113,16 @@ class _Submitted:
     def claimed(self) -> bool:
         """Whether a runner has claimed the attempt."""
         return self.runner != ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has neither a Workflow nor a worker."""
+        return not self.created and not self.claimed and not self.assigned
+
+    @property
+    def assigned(self) -> bool:
+        """Whether a worker has taken it, whose Workflow was another attempt's."""
+        return self.workflow != manifest.name(self.key)
 
 
 class ArgoExecutor:
@@ -132,7 +170,12 @@ class ArgoExecutor:
         self._config = config
         self._warn = warn
         self._submitted: dict[str, _Submitted] = {}
-        self._deleting: set[asyncio.Task[None]] = set()
+        self._hosted: dict[str, str] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._announced = asyncio.Event()
+        self.offer: Callable[[str, AttemptKey], Awaitable[bool]] = _refuse
+        """Offers an attempt to a worker by its uid; returns whether that takes it."""
+        self._background: set[asyncio.Task[object]] = set()
         selector = manifest.selector(pool)
         self._workflows: Informer[WorkflowView] = Informer(
             api,
@@ -159,14 +202,20 @@ class ArgoExecutor:
         name = manifest.name((attempt.run_id, attempt.key, attempt.attempt))
         if name in self._submitted:
             return
-        now = time.monotonic()
-        submitted = _Submitted(attempt, now, self._workflows.lists, runner=self._runner(attempt), heard=now)
+        now, runner = time.monotonic(), self._runner(attempt)
+        submitted = _Submitted(attempt, name, now, self._workflows.lists, runner=runner, heard=now)
         self._submitted[name] = submitted
         if submitted.claimed:  # by a replica that has died: the Workflow is there, or the attempt is lost
-            self._observe(name)
-            return
+            self._host(name, submitted, runner.rpartition(".")[0])
+            self._observe(submitted.workflow)
+        elif not await self._assign(name, submitted) and submitted.reason is None and self._has_room:
+            await self._create(name, submitted)
+
+    async def _create(self, name: str, submitted: _Submitted) -> None:
+        """Create the Workflow of an attempt."""
+        submitted.created, submitted.since = True, time.monotonic()
         try:
-            await self._api.create_workflow(manifest.build(attempt, self._pool, self._config))
+            await self._api.create_workflow(manifest.build(submitted.attempt, self._pool, self._config))
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 del self._submitted[name]
@@ -180,13 +229,18 @@ class ArgoExecutor:
         """See the port."""
         name = manifest.name((run_id, key, attempt))
         submitted = self._submitted.get(name)
-        if submitted is not None:
-            self._stop(name, submitted, Verdict(Outcome.CANCELLED, "Cancelled", reason or "cancelled"))
+        if submitted is None:
+            return
+        found = Verdict(Outcome.CANCELLED, "Cancelled", reason or "cancelled")
+        if submitted.waits and not submitted.offered:
+            self._end(name, submitted, found)
+        else:
+            self._stop(name, submitted, found)
 
     async def close(self) -> None:
         """Release the connection. The Workflows go on: other replicas take the attempts."""
-        if self._deleting:
-            await asyncio.wait(self._deleting, timeout=5.0)
+        if self._background:
+            await asyncio.wait(self._background, timeout=5.0)
         await self._api.close()
 
     # --------------------------------------------------------------------------------------- what runners report
@@ -200,6 +254,9 @@ class ArgoExecutor:
         """Note that a runner has claimed an attempt."""
         submitted = self._submitted.get(manifest.name(attempt))
         if submitted is not None:
+            workflow = runner.rpartition(".")[0]
+            if workflow != submitted.workflow:  # another one than it was submitted to, or offered to
+                self._host(manifest.name(attempt), submitted, workflow)
             submitted.runner, submitted.heard = runner, time.monotonic()
             self._show(submitted, "")
 
@@ -209,13 +266,25 @@ class ArgoExecutor:
         if submitted is not None:
             submitted.heard = time.monotonic()
 
-    def refused(self, attempt: AttemptKey, why: str) -> None:
-        """End an attempt whose second pod was refused: Argo makes a pod that was deleted again."""
+    def refused(self, attempt: AttemptKey, why: str, owner: str) -> None:
+        """Handle that a runner may not claim an attempt: another one has.
+
+        If that one's pod runs, it has the attempt: two executors had found a pod for it. Otherwise the attempt is lost:
+        Argo makes a pod that was deleted again.
+        """
         name = manifest.name(attempt)
         submitted = self._submitted.get(name)
-        if submitted is not None:
-            lost = f"the pod of the attempt was deleted or ended by the cluster, and {why}"
-            self._stop(name, submitted, Verdict(Outcome.LOST, "PodReplaced", lost))
+        if submitted is None or submitted.reason is not None:
+            return
+        pod = next((pod for pod in self._pods.objects.values() if owner == f"{pod.name}.{pod.uid}"), None)
+        if pod is not None and not pod.ended and not pod.deleted:
+            if submitted.workflow != pod.workflow:
+                self._delete(submitted.workflow)
+                self._host(name, submitted, pod.workflow)
+            submitted.runner = owner
+            return
+        lost = f"the pod of the attempt was deleted or ended by the cluster, and {why}"
+        self._stop(name, submitted, Verdict(Outcome.LOST, "PodReplaced", lost))
 
     def amended(self, fact: AttemptFinished) -> AttemptFinished:
         """Return the end that a runner reports, with the reason of this executor if it has ended the attempt."""
@@ -228,7 +297,90 @@ class ArgoExecutor:
     @property
     def pending(self) -> int:
         """Workflows of this replica whose runner has not started."""
-        return sum(not submitted.claimed for submitted in self._submitted.values())
+        return sum(one.created and not one.claimed and not one.assigned for one in self._submitted.values())
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another Workflow may wait for Argo's controller."""
+        return self.pending < self._config.max_pending
+
+    # ---------------------------------------------------------------------------------------------------- workers
+
+    def worker(self, attempt: AttemptRequested) -> dict[str, object] | None:
+        """Return the terms on which the pod of an attempt stays; None if it does not."""
+        config = self._config
+        if not config.worker_idle:
+            return None
+        work_class = manifest.work_class(attempt, config)
+        return {"class": work_class, "idle": config.worker_idle, "life": config.worker_life}
+
+    def announced(self, uid: str, pod: str, work_class: str, *, idle: bool) -> None:
+        """Note the announcement of a worker; offer it an attempt that waits for a pod if it is idle."""
+        self._workers[pod] = _Worker(uid, work_class, idle, time.monotonic())
+        if idle:
+            self._announced.set()
+            self._announced.clear()
+            oldest = min(
+                (one for one in self._submitted.items() if self._may_be_assigned(one[1], work_class)),
+                key=lambda one: one[1].since,
+                default=None,
+            )
+            if oldest is not None:
+                self._spawn(self._assign(*oldest))
+
+    def _may_be_assigned(self, submitted: _Submitted, work_class: str) -> bool:
+        waits = not submitted.claimed and not submitted.assigned and not submitted.offered and submitted.reason is None
+        return waits and self._class_of(submitted) == work_class
+
+    def _class_of(self, submitted: _Submitted) -> str:
+        submitted.work_class = submitted.work_class or manifest.work_class(submitted.attempt, self._config)
+        return submitted.work_class
+
+    async def _assign(self, name: str, submitted: _Submitted) -> bool:
+        """Offer an attempt to idle workers of its class; returns whether one takes it.
+
+        If workers of the class are busy, one may be about to become idle: this waits for a moment.
+        """
+        work_class = self._class_of(submitted)
+        submitted.offered = True
+        try:
+            if not self._idle(work_class) and any(one.work_class == work_class for one in self._living()):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._announced.wait(), _MOMENT)
+            while (found := self._idle(work_class)) is not None and not submitted.claimed:
+                pod, worker = found
+                worker.idle = False  # others that are submitted meanwhile choose another one
+                if await self.offer(worker.uid, submitted.key):
+                    # Its own pod may have been quicker, or it is being cancelled: then the worker's claim is refused.
+                    if not submitted.claimed and submitted.reason is None:
+                        self._host(name, submitted, pod)
+                        if submitted.created:
+                            self._delete(name)
+                    return True
+        finally:
+            submitted.offered = False
+        return False
+
+    def _host(self, name: str, submitted: _Submitted, workflow: str) -> None:
+        """Note which Workflow's pod runs an attempt."""
+        submitted.workflow, submitted.seen, submitted.pod = workflow, False, None
+        submitted.heard = submitted.since = time.monotonic()
+        submitted.lists = self._workflows.lists
+        if workflow != name:
+            self._hosted[workflow] = name
+
+    def _idle(self, work_class: str) -> tuple[str, _Worker] | None:
+        now = time.monotonic()
+        idle = (
+            (pod, one)
+            for pod, one in self._workers.items()
+            if one.idle and one.work_class == work_class and now - one.at < _FRESH
+        )
+        return next(idle, None)
+
+    def _living(self) -> list[_Worker]:
+        now = time.monotonic()
+        return [one for one in self._workers.values() if now - one.at < _FRESH]
 
     # ------------------------------------------------------------------------------------------ what the cluster says
 
@@ -237,26 +389,29 @@ class ArgoExecutor:
         if pod is None:
             self._observe(name)  # Argo names the only pod of a Workflow like the Workflow
             return
-        submitted = self._submitted.get(pod.workflow)
-        if submitted is not None:
+        submitted = self._submitted.get(self._hosted.get(pod.workflow, pod.workflow))
+        if submitted is not None and submitted.workflow == pod.workflow:
             submitted.pod = pod
             self._observe(pod.workflow)
 
     def _observe(self, name: str) -> None:
-        """Look at the present state of an attempt, and end it if the cluster has."""
-        submitted = self._submitted.get(name)
-        if submitted is None:
-            return
+        """Look at the present state of the attempt of a Workflow, and end it if the cluster has."""
         workflow = self._workflows.objects.get(name)
+        hosted = self._hosted.get(name, name)
+        submitted = self._submitted.get(hosted)
+        if submitted is None or submitted.workflow != name:
+            return  # another Workflow's pod runs it
+        name = hosted
         if workflow is not None:
             submitted.seen = True
         gone = workflow is None and (submitted.seen or self._is_missing(submitted))
         if not self._has(submitted.key):
-            if gone or (workflow is not None and workflow.completed):
-                del self._submitted[name]
+            self._forget(name, submitted)
+            return
+        if submitted.waits and submitted.reason is None:
             return
         if submitted.reason is not None and submitted.deleted:
-            left = self._has_pod(name) and not self._is_silent(submitted)
+            left = self._has_pod(submitted.workflow) and not self._is_silent(submitted)
             if gone and not left and not self._may_run(submitted):
                 self._end(name, submitted, submitted.reason)
         elif workflow is not None or gone:
@@ -265,16 +420,18 @@ class ArgoExecutor:
     def _judge(self, name: str, submitted: _Submitted, workflow: WorkflowView | None, *, gone: bool) -> None:
         """End an attempt that the cluster has ended, unless its runner may still report that more precisely."""
         if submitted.pod is None:
-            submitted.pod = next((pod for pod in self._pods.objects.values() if pod.workflow == name), None)
-        found = verdicts.verdict(submitted.attempt, workflow, submitted.pod, claimed=submitted.claimed)
+            pods = self._pods.objects.values()
+            submitted.pod = next((pod for pod in pods if pod.workflow == submitted.workflow), None)
+        begun = submitted.claimed or submitted.assigned
+        found = verdicts.verdict(submitted.attempt, workflow, submitted.pod, claimed=begun)
         if found is None:
             submitted.ended_at = 0.0
-            self._show(submitted, "" if submitted.claimed else verdicts.waiting(workflow, submitted.pod))
-        elif gone or not submitted.claimed or found.outcome is not Outcome.LOST or self._was_silent(submitted):
-            if (gone and self._has_pod(name)) or self._may_run(submitted):
+            self._show(submitted, "" if begun else verdicts.waiting(workflow, submitted.pod))
+        elif gone or not begun or found.outcome is not Outcome.LOST or self._was_silent(submitted):
+            if (gone and self._has_pod(submitted.workflow)) or self._may_run(submitted):
                 return  # it is ending; its runner may still report
             if not gone:
-                self._delete(name)
+                self._delete(submitted.workflow)
             self._end(name, submitted, found)
 
     def _is_missing(self, submitted: _Submitted) -> bool:
@@ -307,8 +464,16 @@ class ArgoExecutor:
             submitted.shown = text
             self._on_waiting(submitted.key, text)
 
+    def _forget(self, name: str, submitted: _Submitted) -> None:
+        self._submitted.pop(name, None)
+        if self._hosted.get(submitted.workflow) == name:
+            del self._hosted[submitted.workflow]
+
     def _end(self, name: str, submitted: _Submitted, found: Verdict) -> None:
-        del self._submitted[name]
+        self._forget(name, submitted)
+        self._report(submitted, found)
+
+    def _report(self, submitted: _Submitted, found: Verdict) -> None:
         run_id, key, number = submitted.key
         self._events.finished(
             AttemptFinished(
@@ -328,12 +493,15 @@ class ArgoExecutor:
         """End an attempt for a reason of this executor; it is reported when no pod is left."""
         if submitted.reason is None:
             submitted.reason = reason
-            self._delete(name, submitted)
+            self._delete(submitted.workflow, submitted)
 
-    def _delete(self, name: str, submitted: _Submitted | None = None) -> None:
-        task = asyncio.create_task(self._delete_workflow(name, submitted))
-        self._deleting.add(task)
-        task.add_done_callback(self._deleting.discard)
+    def _delete(self, workflow: str, submitted: _Submitted | None = None) -> None:
+        self._spawn(self._delete_workflow(workflow, submitted))
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _delete_workflow(self, name: str, submitted: _Submitted | None = None) -> None:
         try:
@@ -344,52 +512,88 @@ class ArgoExecutor:
         if submitted is not None:
             submitted.deleted = True
             submitted.seen = submitted.seen or not there
-            self._observe(name)
+            self._observe(submitted.workflow)
 
     async def _check(self) -> None:
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             now = time.time()
             for name, submitted in list(self._submitted.items()):
-                if submitted.reason is not None and not submitted.deleted:
-                    self._delete(name, submitted)
-                elif submitted.reason is None and not submitted.claimed and self._is_late(name, submitted, now):
-                    why = submitted.shown or "its runner has not started"
-                    self._stop(
-                        name,
-                        submitted,
-                        Verdict(Outcome.TIMED_OUT, "QueueTimeout", f"the attempt did not start in time: {why}"),
-                    )
-                elif submitted.reason is None and self._is_silent(submitted):
-                    why = f"the runner of the attempt has given no sign of life for {_LOST_AFTER * self._lease:g} s"
-                    self._stop(name, submitted, Verdict(Outcome.LOST, "RunnerLost", why))
-                self._observe(name)
+                if submitted.waits and submitted.reason is None and self._has(submitted.key):
+                    await self._create_later(name, submitted, now)
+                else:
+                    self._check_one(name, submitted, now)
+
+    async def _create_later(self, name: str, submitted: _Submitted, now: float) -> None:
+        """Create the Workflow of an attempt that had to wait because many pods were waiting to start."""
+        if submitted.offered:
+            return
+        if submitted.attempt.start_by is not None and now >= submitted.attempt.start_by:
+            self._end(name, submitted, _late("too many pods are waiting to start"))
+        elif self._has_room:
+            try:
+                await self._create(name, submitted)
+            except UnavailableError:
+                self._submitted[name], submitted.created = submitted, False  # tried again at the next check
+            except PenstockError as error:
+                self._report(submitted, Verdict(Outcome.FAILED, type(error).__name__, str(error)))
+
+    def _check_one(self, name: str, submitted: _Submitted, now: float) -> None:
+        if submitted.reason is not None and not submitted.deleted:
+            self._delete(submitted.workflow, submitted)
+        elif submitted.reason is None and not submitted.claimed and self._is_late(submitted, now):
+            self._stop(name, submitted, _late(submitted.shown or "its runner has not started"))
+        elif submitted.reason is None and self._is_silent(submitted):
+            why = f"the runner of the attempt has given no sign of life for {_LOST_AFTER * self._lease:g} s"
+            self._stop(name, submitted, Verdict(Outcome.LOST, "RunnerLost", why))
+        self._observe(submitted.workflow)
 
     def _is_silent(self, submitted: _Submitted) -> bool:
-        return submitted.claimed and time.monotonic() - submitted.heard > _LOST_AFTER * self._lease
+        begun = submitted.claimed or submitted.assigned
+        return begun and time.monotonic() - submitted.heard > _LOST_AFTER * self._lease
 
-    def _is_late(self, name: str, submitted: _Submitted, now: float) -> bool:
-        workflow = self._workflows.objects.get(name)
+    def _is_late(self, submitted: _Submitted, now: float) -> bool:
+        if submitted.assigned:
+            return False
+        workflow = self._workflows.objects.get(submitted.workflow)
         start_by = submitted.attempt.start_by
         if submitted.pod is not None and submitted.pod.phase != "Pending":
             return False
         late = workflow is not None and now - workflow.created > self._config.queue_timeout
         return late or (start_by is not None and now >= start_by)
 
+    def _is_in_use(self, workflow: str) -> bool:
+        """Whether a Workflow has an attempt of this replica, or its pod is a worker."""
+        worker = self._workers.get(workflow)
+        recent = worker is not None and time.monotonic() - worker.at < _FORGOTTEN
+        return recent or workflow in self._submitted or workflow in self._hosted
+
     async def _delete_orphans(self) -> None:
         """Delete Workflows whose attempts have ended in the log, such as those of a replica that died."""
         await self._workflows.synced.wait()
+        await asyncio.sleep(_FRESH)  # workers announce themselves
         while True:
             running = {
                 view.attempt: name
                 for name, view in self._workflows.objects.items()
-                if not view.completed and view.attempt is not None and name not in self._submitted
+                if not view.completed and view.attempt is not None and not self._is_in_use(name)
             }
             with suppress(UnavailableError):
                 for attempt in await self._ended(list(running)) if running else ():
                     self._warn("Workflow of an ended attempt deleted", workflow=running[attempt])
                     await self._delete_workflow(running[attempt])
+            for pod in [pod for pod, one in self._workers.items() if time.monotonic() - one.at > _FORGOTTEN]:
+                del self._workers[pod]
             await asyncio.sleep(ORPHAN_INTERVAL)
+
+
+async def _refuse(uid: str, attempt: AttemptKey) -> bool:
+    """There is no worker."""
+    return False
+
+
+def _late(why: str) -> Verdict:
+    return Verdict(Outcome.TIMED_OUT, "QueueTimeout", f"the attempt did not start in time: {why}")
 
 
 def _refused(error: ApiError, config: ArgoConfig) -> PenstockError:

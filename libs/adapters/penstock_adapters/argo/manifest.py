@@ -40,6 +40,13 @@ def name(attempt: AttemptKey) -> str:
     return f"penstock-{digest[:32]}"
 
 
+def work_class(attempt: AttemptRequested, config: ArgoConfig) -> str:
+    """Return what attempts have in common that can share a pod: project, resources, and the configuration of pods."""
+    own = attempt.resources
+    parts = [attempt.project, own.cpu, own.memory, own.gpu, config.model_dump_json()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
 def selector(pool: str) -> str:
     """Return the label selector of the Workflows, and of the pods, of a pool."""
     return f"{MANAGED_BY}=penstock,{POOL}={_label(pool)}"
@@ -177,6 +184,8 @@ def _resources(attempt: AttemptRequested, config: ArgoConfig) -> Json:
 
 def _deadline(attempt: AttemptRequested, config: ArgoConfig) -> int:
     """Return the longest life of the Workflow in seconds. The runner enforces the step's own timeout."""
+    if config.worker_idle:  # attempts that follow may take longer than this one
+        return config.deadline + int(config.worker_life)
     if attempt.timeout is None:
         return config.deadline
     return int(attempt.timeout + config.queue_timeout + config.grace) + _DEADLINE_MARGIN

@@ -21,6 +21,7 @@ import kubernetes.config
 import yaml
 
 from penstock import Client
+from penstock_core.facts import AttemptFinished
 from penstock_testkit.servers.cluster import Cluster
 from penstock_testkit.servers.nats import NatsServer
 from penstock_testkit.servers.s3 import S3Server
@@ -73,6 +74,12 @@ class Kubernetes:
             for item in items
             if run_id is None or item["metadata"].get("annotations", {}).get("penstock.dev/run") == run_id
         ]
+
+    def running_workflows(self) -> list[str]:
+        """Names of the Workflows that have not ended."""
+        items = self.custom.list_namespaced_custom_object(*self.workflows)["items"]
+        ended = ("Succeeded", "Failed", "Error")
+        return [item["metadata"]["name"] for item in items if item.get("status", {}).get("phase") not in ended]
 
     def delete(self, name: str) -> None:
         """Delete a Workflow by hand."""
@@ -157,6 +164,12 @@ class Platform:
         assert run.state == "succeeded", run
         return self.client.artifacts.load(run_id)
 
+    def losses(self, run_id: str) -> list[str]:
+        """Why attempts of a run did not succeed."""
+        run = self.client.runs.get(run_id)
+        facts = [one.fact for one in self.services.history(run_id, run.pipeline, run.version)[1]]
+        return [str(fact.error) for fact in facts if isinstance(fact, AttemptFinished) and fact.error is not None]
+
     def step(self, run_id: str) -> Any:
         """The only step of a run."""
         (step,) = self.client.runs.get(run_id).steps.values()
@@ -195,6 +208,7 @@ def platform_in(folder: Path, replicas: int = 1, **settings: Any) -> Generator[P
         "nats": {"name": SECRET, "key": "url"},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "grace": 10,
+        "worker_idle": 0,
         **settings,
     }
     config.write_text(yaml.safe_dump(settings))
@@ -203,7 +217,7 @@ def platform_in(folder: Path, replicas: int = 1, **settings: Any) -> Generator[P
         "PENSTOCK_EXECUTOR": "argo",
         "PENSTOCK_ARGO_CONFIG": str(config),
         "PENSTOCK_SLOTS": "50",
-        "PENSTOCK_LEASE": "6",
+        "PENSTOCK_LEASE": "15",
         "KUBECONFIG": os.environ["KUBECONFIG"],
         "PENSTOCK_ARTIFACTS_URL": f"s3://{options.bucket}/cluster",
         "PENSTOCK_S3_ENDPOINT": s3.endpoint,

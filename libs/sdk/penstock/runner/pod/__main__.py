@@ -8,7 +8,8 @@ import sys
 
 from penstock.runner import linux
 from penstock.runner.pod.link import Link, note
-from penstock.runner.pod.runner import PodIdentity, PodRunner, identity, work_folder
+from penstock.runner.pod.runner import PodIdentity, identity, work_folder
+from penstock.runner.pod.worker import Worker
 from penstock_core import pod_protocol
 from penstock_core.errors import PenstockError
 
@@ -33,7 +34,7 @@ def main() -> int:
 
 async def _run(pod: PodIdentity, link: Link) -> int:
     try:
-        return await PodRunner(pod, link).run()
+        return await Worker(pod, link).run()
     finally:
         await link.close()
 

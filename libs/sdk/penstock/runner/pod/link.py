@@ -7,12 +7,16 @@ idempotent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from penstock_core import pod_protocol as protocol
 from penstock_core.errors import PenstockError, UnavailableError
@@ -21,7 +25,7 @@ from penstock_core.shipping.messages import AttemptKey, Message
 PATIENCE = 900.0
 """Seconds for which a request is repeated."""
 
-_ANSWER = 5.0
+_ANSWER = 3.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _CONNECT_TIMEOUT = 2
@@ -35,7 +39,7 @@ class RefusedError(PenstockError):
 
 
 class Link:
-    """A connection for one attempt.
+    """A connection, for one attempt at a time.
 
     Args:
         urls: URLs of the NATS servers.
@@ -48,7 +52,8 @@ class Link:
         self._urls = urls
         self._token = token
         self._pool = pool
-        self._attempt = attempt
+        self.attempt = attempt
+        """The attempt that requests are about."""
         self._client = Client()
 
     async def connect(self, patience: float = PATIENCE) -> None:
@@ -94,11 +99,24 @@ class Link:
             RefusedError: the executor refuses the request, or it is too large for the server.
             UnavailableError: no executor answered for `patience` seconds.
         """
-        subject = protocol.subject(self._pool, *self._attempt, verb)
+        subject = protocol.subject(self._pool, *self.attempt, verb)
         answer = await self._request(subject, json.dumps(body).encode(), {}, patience)
         if answer.get("error") is not None:
             raise RefusedError(str(answer["error"]))
         return answer
+
+    async def serve(self, subject: str, answer: Callable[[Json], Json]) -> None:
+        """Answer the requests on a subject."""
+
+        async def receive(message: Msg) -> None:
+            await message.respond(json.dumps(answer(json.loads(message.data))).encode())
+
+        await self._client.subscribe(subject, cb=receive)
+
+    async def announce(self, body: Json) -> None:
+        """Announce this worker to all executors of the pool, without waiting for anything."""
+        with contextlib.suppress(nats.errors.Error, OSError):  # the next one comes soon
+            await self._client.publish(protocol.announcements(self._pool), json.dumps(body).encode())
 
     async def publish(self, message: Message) -> None:
         """Store a message in its stream.
@@ -114,7 +132,9 @@ class Link:
 
     async def _request(self, subject: str, body: bytes, headers: dict[str, str], patience: float) -> Json:
         deadline, pause, noted = _now() + patience, _FIRST_PAUSE, False
-        while True:
+        for number in itertools.count(1):
+            if number > 1:
+                headers = {**headers, protocol.TRY: str(number)}
             try:
                 reply = await self._client.request(subject, body, timeout=_ANSWER, headers=headers or None)
                 answer: Json = json.loads(reply.data)
@@ -132,6 +152,7 @@ class Link:
                 note(f"no answer on {subject}, asking again: {why}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        raise AssertionError("unreachable: it counts without end")
 
 
 def note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The flow of a pod: claim the attempt, fetch what it needs, run it, store what it made, report its end.
+"""The flow of an attempt in a pod: claim it, fetch what it needs, run it, store what it made, report its end.
 
 Promises: user code runs only after this pod has claimed the attempt; the end is reported after everything that the step
 wrote is stored; SIGTERM ends the step gracefully, and the end is reported all the same.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.bundle import environment
 from penstock.runner import error_info
+from penstock.runner.pod.fork_servers import ForkServers
 from penstock.runner.pod.growing_file import AppendedFile
 from penstock.runner.pod.link import Link, RefusedError, note
 from penstock.runner.pod.step_process import StepProcess
@@ -87,16 +87,22 @@ def identity(env: Mapping[str, str]) -> PodIdentity:
 
 
 class PodRunner:
-    """Runs the attempt of a pod.
+    """Runs an attempt.
 
     Args:
-        pod: who this pod is.
+        pod: who this pod is, and the attempt.
         link: the connection to the platform.
+        servers: the fork servers of this pod.
+        claimed: called with the order once the attempt is claimed.
     """
 
-    def __init__(self, pod: PodIdentity, link: Link) -> None:
+    def __init__(
+        self, pod: PodIdentity, link: Link, servers: ForkServers, claimed: Callable[[Json], None] = lambda order: None
+    ) -> None:
         self._pod = pod
         self._link = link
+        self._servers = servers
+        self._claimed = claimed
         self._publisher = MessagePublisher(link.publish, lambda what, **about: note(f"{what}: {about}"))
         self._published: list[asyncio.Future[None]] = []
         self._commits: dict[str, Entry] = {}
@@ -107,15 +113,15 @@ class PodRunner:
         self._grace = 5.0
 
     async def run(self) -> int:
-        """Run the attempt; returns the exit status: 0 if it succeeded, 1 if not, 3 if another pod has it."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
-        await self._link.connect()
+        """Run the attempt; returns an exit status: 0 if it succeeded, 1 if not, 3 if another pod has it."""
+        self._link.attempt = self._pod.attempt
         answer = await self._link.ask(
             pod_protocol.CLAIM, {"runner": self._pod.runner, "host": self._pod.node or self._pod.name}
         )
         if "refused" in answer:
             note(f"the attempt does not run here: {answer['refused']}")
             return 3
+        self._claimed(answer)
         self._grace = float(answer["grace"])
         publishing = asyncio.create_task(self._publisher.run())
         beating = asyncio.create_task(self._beat(answer["lease"]))
@@ -129,10 +135,9 @@ class PodRunner:
                 task.cancel()
         return 0 if end["outcome"] == "succeeded" else 1
 
-    def _terminate(self) -> None:
-        """Handle SIGTERM: Kubernetes ends the pod."""
+    def terminate(self) -> None:
+        """End the step, because Kubernetes ends the pod."""
         self._terminated = True
-        note("SIGTERM: the step is ended")
         if self._step is not None:
             why = "Kubernetes ended the pod of the attempt (SIGTERM)"
             self._step.stop("lost", "PodTerminated", why, self._grace)
@@ -144,7 +149,7 @@ class PodRunner:
         request = order["attempt"]
         try:
             _check_environment(order["environment"])
-            source = self._pod.work / "source"
+            source = self._pod.work / "source" / order["source"]
             await self._transfers.fetch([(order["source"], ""), *((one, kind) for one, kind in order["objects"])])
             store = FolderStore(self._pod.work / "artifacts", order["limit"])
             await asyncio.to_thread(_unpack, store.path(order["source"]), source)
@@ -154,9 +159,9 @@ class PodRunner:
             return _end(request, "failed", retry.ENVIRONMENT_MISSING, str(error))
         except (PenstockError, OSError, tarfile.TarError) as error:
             return _end(request, "failed", type(error).__name__, str(error))
-        self._step = StepProcess(order, source, self._pod.work / "artifacts", self._pod.work / "step", self, self._tail)
+        self._step = StepProcess(order, source, self._pod.work / "artifacts", self._servers, self, self._tail)
         if self._terminated:
-            self._terminate()
+            self.terminate()
         committing = asyncio.create_task(self._commit_loop())
         try:
             return await self._step.run()
@@ -263,13 +268,17 @@ def _check_environment(wanted: Json | None) -> None:
 
 
 def _unpack(bundle: Path, target: Path) -> None:
+    if target.is_dir():
+        return
+    part = target.with_suffix(".part")
     bounds = source_bundles.Bounds()
     try:
         source_bundles.check_size(bundle.stat().st_size)
         with tarfile.open(bundle, source_bundles.READ_MODE) as tar:
             for member in tar:
                 bounds.admit(member.name, member.size)
-            tar.extractall(target, filter="data")
+            tar.extractall(part, filter="data")
+        part.rename(target)
     except (tarfile.TarError, OSError, BundleRefusedError) as error:
         raise TransferError(f"the source bundle {bundle.name[:12]} cannot be unpacked: {error}") from error
 

@@ -13,9 +13,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +20,8 @@ from typing import Any
 
 from penstock.runner import error_info
 from penstock.runner.pod import memory
-from penstock_core import exhaustion, step_environment, step_exits
+from penstock.runner.pod.fork_servers import ForkServer, ForkServers, Packet
+from penstock_core import exhaustion, step_exits
 from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ErrorInfo
@@ -33,10 +31,8 @@ from penstock_core.shipping.tail import Tail
 
 POLL = 0.2
 IMPORT_TIMEOUT = 300.0
-_LOG_SHOWN = 8 * 1024
 
 Json = dict[str, Any]
-Packet = tuple[list[str], bytes]
 
 
 class _EndedError(PenstockError):
@@ -55,7 +51,7 @@ class StepProcess:
         order: the order, see `penstock_core.pod_protocol`.
         source: folder of the unpacked source bundle.
         artifacts: folder of the store, with the inputs.
-        work: a new folder for the files of the attempt.
+        servers: the fork servers of this pod.
         outbox: gets what the step writes.
         tail: reads the attempt's files, by their path without suffix, after a preface.
     """
@@ -65,7 +61,7 @@ class StepProcess:
         order: Json,
         source: Path,
         artifacts: Path,
-        work: Path,
+        servers: ForkServers,
         outbox: Outbox,
         tail: Callable[[str, str], Tail],
     ) -> None:
@@ -74,16 +70,15 @@ class StepProcess:
         self._module: str = self._request["entrypoint"].partition(":")[0]
         self._source = source
         self._artifacts = artifacts
-        self._work = work
+        self._servers = servers
         self._outbox = outbox
         self._tail = tail
         self._began = time.time()
-        self._servers = 0
-        self._server: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._packets: asyncio.Queue[Packet | None] = asyncio.Queue()
+        self._server: ForkServer | None = None
+        self._number = 0
         self._reason: tuple[str, Json] | None = None
         self._running = False
+        self._clean = False
         self._base = ""
         self._preface = ""
         self._shipper: Shipper | None = None
@@ -101,9 +96,9 @@ class StepProcess:
         except _EndedError as error:
             end |= {"outcome": error.outcome, "error": error.error, "finished_at": time.time()}
         finally:
-            for timer in self._timers:
-                timer.cancel()
-            self._close()
+            self._stop_timers()
+            if not self._clean:
+                self._servers.close()
         if self._reason is not None:
             outcome, why = self._reason
             end |= {"outcome": outcome, "error": why, "outputs": {}, "models": []}
@@ -121,118 +116,78 @@ class StepProcess:
         if self._running:
             self._signal(signal.SIGTERM)
             self._timers.append(asyncio.get_running_loop().call_later(grace, self._signal, signal.SIGKILL))
-        else:
-            self._packets.put_nowait(None)
+        elif self._server is not None:
+            self._server.packets.put_nowait(None)
 
     def extend(self, deadline: float) -> None:
         """Let the step run until `deadline`, in seconds of the machine's boot clock: the fork server kills it then."""
         if self._running:
-            self._send(protocol.encode(protocol.LEASE, 1, deadline))
+            self._send(protocol.encode(protocol.LEASE, self._number, deadline))
 
     # -------------------------------------------------------------------------------------------- the fork server
 
-    async def _import(self, *, isolate: bool = False) -> None:
-        """Start a fork server and have it import the module, or leave the import to the attempt."""
-        folder = self._start_server()
-        self._send(protocol.encode(protocol.ISOLATE if isolate else protocol.IMPORT, self._module))
+    async def _import(self, *, isolated: bool = False) -> None:
+        """Have a fork server import the module, or leave the import to the attempt."""
+        server = self._server = self._servers.get(self._source, self._request["env"], isolated=isolated)
+        self._check_stopped()
+        if self._module in server.imported:
+            return
+        self._send(protocol.encode(protocol.ISOLATE if server.isolated else protocol.IMPORT, self._module))
         try:
             words, body = await asyncio.wait_for(self._receive(), IMPORT_TIMEOUT)
         except TimeoutError:
             why = f"importing module {self._module!r} took longer than {IMPORT_TIMEOUT:g} s"
             raise _EndedError("timed_out", error_info.plain("Timeout", why)) from None
-        self._preface += _end_of(folder / "server.log")
+        self._preface += server.new_log()
+        self._check_stopped()
         match words:
             case [protocol.IMPORTED, *_]:
-                return
+                server.imported.add(self._module)
             case [protocol.REFUSED, *_]:
                 raise _EndedError("failed", json.loads(body))
             case [protocol.THREADED, *_]:
-                self._close()
+                self._servers.close()
                 names = body.decode(errors="replace")[:500]
                 self._preface = (
                     f"[penstock] importing module {self._module!r} starts the thread {names}: each attempt imports "
                     "the module by itself, which takes longer. Start threads in a step instead\n"
                 )
-                await self._import(isolate=True)
+                await self._import(isolated=True)
             case _:  # it ended
-                code = await asyncio.to_thread(self._exit_code)
-                error = step_exits.import_crash_error(self._module, code, self._preface)
+                error = step_exits.import_crash_error(self._module, await server.exit_code(), self._preface)
                 if self._was_out_of_memory():
                     error = memory.error(self._request["resources"]["memory"])
                 raise _EndedError("failed", _as_json(error))
 
-    def _start_server(self) -> Path:
-        self._servers += 1
-        folder = self._work / str(self._servers)
-        folder.mkdir(parents=True)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-P", "-m", "penstock.runner.forkserver"]
-        with theirs, (folder / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid()), str(self._source), str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._source,
-                env=step_environment.variables(self._request["env"], os.environ),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        ours.setblocking(False)
-        self._socket, self._packets = ours, asyncio.Queue()
-        asyncio.get_running_loop().add_reader(ours, self._readable, ours, self._packets)
-        return folder
-
-    def _readable(self, link: socket.socket, packets: asyncio.Queue[Packet | None]) -> None:
-        try:
-            message = link.recv(protocol.PACKET)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if not message:
-            asyncio.get_running_loop().remove_reader(link)
-        packets.put_nowait(protocol.decode(message) if message else None)
+    def _check_stopped(self) -> None:
+        if self._reason is not None:
+            raise _EndedError(*self._reason)
 
     async def _receive(self) -> Packet:
         """Return the next message; one without words when the fork server has ended, or the attempt is stopped."""
-        return await self._packets.get() or ([], b"")
+        assert self._server is not None  # noqa: S101 - set by `_import`
+        return await self._server.packets.get() or ([], b"")
 
     def _send(self, message: bytes) -> None:
-        if self._socket is not None:
-            try:
-                self._socket.send(message)
-            except OSError:
-                return  # it has ended, which `_receive` reports
+        if self._server is not None:
+            self._server.send(message)
 
     def _signal(self, number: int) -> None:
-        self._send(protocol.encode(protocol.SIGNAL, 1, int(number)))
-
-    def _exit_code(self) -> int:
-        assert self._server is not None  # noqa: S101
-        try:
-            return self._server.wait(10.0)
-        except subprocess.TimeoutExpired:
-            return 0
-
-    def _close(self) -> None:
-        """End the fork server, which ends all processes of the attempt."""
-        link, self._socket = self._socket, None
-        if link is not None:
-            asyncio.get_running_loop().remove_reader(link)
-            link.close()
+        self._send(protocol.encode(protocol.SIGNAL, self._number, int(number)))
 
     # ------------------------------------------------------------------------------------------------ the attempt
 
     async def _perform(self, end: Json) -> Json:
+        assert self._server is not None  # noqa: S101 - set by `_import`
+        self._number = self._server.next_number()
         order = {"attempt": self._request, "artifacts": str(self._artifacts)}
         order |= {name: self._order[name] for name in ("limit", "checkpoint", "unsafe")}
         body = json.dumps(order).encode()
         if len(body) > protocol.PACKET - 1000:
-            path = self._work / "order"
+            path = self._server.folder / f"{self._number}.order"
             path.write_bytes(body)
             body = b"@" + os.fsencode(path)
-        self._send(protocol.encode(protocol.RUN, 1, self._module, body=body))
+        self._send(protocol.encode(protocol.RUN, self._number, self._module, body=body))
         result: Json | None = None
         polling = asyncio.create_task(self._poll())
         try:
@@ -246,12 +201,13 @@ class StepProcess:
                         self._stop_timers()
                         self._timers.append(asyncio.get_running_loop().call_later(1.0, self._signal, signal.SIGKILL))
                     case [protocol.EXIT, _, status, expired]:
+                        self._clean = True
                         return result or self._exited(int(status), expired == "1")
                     case [protocol.UNFORKED, *_]:
                         why = f"no process could be created for the step: {body.decode(errors='replace')[:500]}"
                         raise _EndedError("lost", error_info.plain(exhaustion.OUT_OF_RESOURCES, why))
                     case []:
-                        return result or self._server_ended()
+                        return result or await self._server_ended()
                     case _:
                         continue
         finally:
@@ -259,7 +215,8 @@ class StepProcess:
 
     def _started(self, slot: str) -> float:
         self._running = True
-        base = str(self._work / str(self._servers) / slot)
+        assert self._server is not None  # noqa: S101 - set by `_import`
+        base = str(self._server.folder / slot)
         self._base = base
         attempt: AttemptKey = (self._request["run_id"], self._request["key"], self._request["attempt"])
         self._shipper = Shipper(attempt, self._tail(base, self._preface), self._outbox)
@@ -288,8 +245,9 @@ class StepProcess:
             error = memory.error(limit)
         raise _EndedError("failed", _as_json(error))
 
-    def _server_ended(self) -> Json:
-        code = self._exit_code()
+    async def _server_ended(self) -> Json:
+        assert self._server is not None  # noqa: S101 - set by `_import`
+        code = await self._server.exit_code()
         error = ErrorInfo(type="Lost", message=f"the fork server of the step ended ({step_exits.describe_exit(code)})")
         if self._was_out_of_memory():
             raise _EndedError("failed", _as_json(memory.error(self._request["resources"]["memory"])))
@@ -315,7 +273,7 @@ class StepProcess:
         """Ship the rest."""
         if self._shipper is None and self._preface:
             attempt: AttemptKey = (self._request["run_id"], self._request["key"], self._request["attempt"])
-            self._shipper = Shipper(attempt, self._tail(str(self._work / "none"), self._preface), self._outbox)
+            self._shipper = Shipper(attempt, self._tail("/none", self._preface), self._outbox)
         if self._shipper is None:
             return
         while not self._shipper.poll(last=True):  # noqa: ASYNC110 - signs of life go on meanwhile
@@ -324,12 +282,3 @@ class StepProcess:
 
 def _as_json(error: ErrorInfo) -> Json:
     return {**dataclasses.asdict(error), "bases": list(error.bases)}
-
-
-def _end_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LOG_SHOWN))
-            return file.read(_LOG_SHOWN).decode(errors="replace")
-    except OSError:
-        return ""

@@ -1,0 +1,294 @@
+"""The Argo executor against an API that a test controls: what it creates, deletes and reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import pytest
+
+from penstock_adapters.argo import executor as module
+from penstock_adapters.argo import informer, manifest
+from penstock_adapters.argo.api import ApiError
+from penstock_adapters.argo.config import ArgoConfig
+from penstock_adapters.argo.executor import ArgoExecutor, SubmissionRefusedError
+from penstock_core.errors import UnavailableError
+from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Outcome
+from penstock_core.shipping.messages import AttemptKey
+
+Json = dict[str, Any]
+
+A, B = ("r", "a", 1), ("r", "b", 1)
+
+
+def attempt(key: AttemptKey, **given: Any) -> AttemptRequested:
+    fields: Json = {"pool": "p", "project": "d", "pipeline": "x", "version": 1, "entrypoint": "m:f"}
+    return AttemptRequested(run_id=key[0], key=key[1], attempt=key[2], **fields | given)
+
+
+class Api:
+    """The objects of a cluster. `change` and `remove` send events to the watches."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Json]] = {"workflows": {}, "pods": {}}
+        self.queues: dict[str, asyncio.Queue[tuple[str, Json]]] = {kind: asyncio.Queue() for kind in self.objects}
+        self.deleted: list[str] = []
+        self.created: list[str] = []
+        self.error: Exception | None = None
+
+    async def list(self, path: str, selector: str) -> tuple[list[Json], str]:
+        return list(self.objects[path.rpartition("/")[2]].values()), "1"
+
+    async def watch(self, path: str, selector: str, version: str) -> AsyncGenerator[tuple[str, Json]]:
+        while True:
+            yield await self.queues[path.rpartition("/")[2]].get()
+
+    def change(self, kind: str, name: str, status: Json, **metadata: Any) -> None:
+        head = {"name": name, "uid": "u", "resourceVersion": "2", "creationTimestamp": "2026-11-30T12:00:00Z"}
+        item = {"metadata": head | metadata, "status": status}
+        self.objects[kind][name] = item
+        self.queues[kind].put_nowait(("MODIFIED", item))
+
+    def remove(self, kind: str, name: str) -> None:
+        self.queues[kind].put_nowait(("DELETED", self.objects[kind].pop(name)))
+
+    def pod(self, name: str, phase: str, **given: Any) -> None:
+        self.change("pods", name, {"phase": phase}, labels={manifest.WORKFLOW: name}, **given)
+
+    async def create_workflow(self, body: Json) -> Json:
+        if self.error is not None:
+            raise self.error
+        name = body["metadata"]["name"]
+        if name in self.objects["workflows"]:
+            raise ApiError("exists", 409, "AlreadyExists")
+        self.created.append(name)
+        self.change("workflows", name, {"phase": "Running"}, annotations=body["metadata"]["annotations"])
+        return body
+
+    async def delete_workflow(self, namespace: str, name: str) -> bool:
+        self.deleted.append(name)
+        if name not in self.objects["workflows"]:
+            return False
+        self.remove("workflows", name)
+        return True
+
+    async def close(self) -> None:
+        return
+
+
+class Bench:
+    """An executor with its API, and what it has reported."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.api = Api()
+        self.ends: list[AttemptFinished] = []
+        self.owned: dict[AttemptKey, str] = {}
+        self.in_log: list[AttemptKey] = []
+        self.offers: list[tuple[str, AttemptKey]] = []
+        self.takes = True
+        given: Json = {"image": "i", "nats": {"name": "n", "key": "k"}, "worker_idle": 0, "queue_timeout": 1e9}
+        self.executor = ArgoExecutor(
+            "e", "p", self, self._has, self._runner, self._ended, lambda *_: None, self.api,  # type: ignore[arg-type]
+            ArgoConfig.model_validate(given | settings), 30.0, lambda *_, **__: None,
+        )  # fmt: skip
+        self.executor.offer = self._offer
+
+    def started(self, fact: AttemptStarted) -> None:
+        raise AssertionError("the service records starts itself")
+
+    def finished(self, fact: AttemptFinished) -> None:
+        self.ends.append(fact)
+
+    def _has(self, attempt: AttemptKey) -> bool:
+        return attempt not in self.in_log and all((e.run_id, e.key, e.attempt) != attempt for e in self.ends)
+
+    def _runner(self, request: AttemptRequested) -> str:
+        return self.owned.get((request.run_id, request.key, request.attempt), "")
+
+    async def _ended(self, attempts: list[AttemptKey]) -> list[AttemptKey]:
+        return [one for one in attempts if one in self.in_log]
+
+    async def _offer(self, uid: str, attempt: AttemptKey) -> bool:
+        self.offers.append((uid, attempt))
+        return self.takes
+
+    async def until_ended(self, count: int = 1) -> list[tuple[Outcome, str]]:
+        async with asyncio.timeout(20):
+            while len(self.ends) < count:
+                await asyncio.sleep(0.01)
+        return [(end.outcome, end.error.type if end.error else "") for end in self.ends]
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    async with running(monkeypatch) as made:
+        yield made
+
+
+class running:
+    """A bench whose executor watches the cluster, with short intervals."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        for name, value in {"CHECK_INTERVAL": 0.02, "ORPHAN_INTERVAL": 0.05, "_FRESH": 0.3, "_SILENT": 0.05}.items():
+            monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(informer, "FIRST_PAUSE", 0.01)
+        self._settings = settings
+
+    async def __aenter__(self) -> Bench:
+        self._bench = Bench(**self._settings)
+        self._task = asyncio.create_task(self._bench.executor.run())
+        await asyncio.sleep(0.02)
+        return self._bench
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await self._bench.executor.close()
+
+
+async def test_submitting_twice_creates_one_workflow(bench: Bench) -> None:
+    await bench.executor.submit(attempt(A))
+    await bench.executor.submit(attempt(A))
+    assert bench.api.created == [manifest.name(A)]
+
+
+async def test_another_replica_takes_an_existing_workflow_over(bench: Bench) -> None:
+    """Its creation is refused because it exists, and what happens to it is reported."""
+    name = manifest.name(A)
+    bench.api.change("workflows", name, {"phase": "Running"})
+    await bench.executor.submit(attempt(A))
+    assert bench.api.created == []
+    bench.api.remove("workflows", name)
+    assert await bench.until_ended() == [(Outcome.LOST, "WorkflowDeleted")]
+
+
+async def test_an_attempt_that_a_runner_had_claimed_is_never_submitted_again(bench: Bench) -> None:
+    bench.owned[A] = f"{manifest.name(A)}.uid"
+    await bench.executor.submit(attempt(A))
+    bench.executor._workflows.lists += 1  # as after a list that does not show it
+    assert await bench.until_ended() == [(Outcome.LOST, "WorkflowDeleted")]
+    assert bench.api.created == []
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "text"),
+    [
+        (ApiError("forbidden: exceeded quota: small", 403, "Forbidden"), UnavailableError, "quota"),
+        (ApiError("User x cannot create", 403, "Forbidden"), SubmissionRefusedError, "create"),
+        (ApiError("not found", 404, "NotFound"), SubmissionRefusedError, "Install Argo"),
+        (ApiError("spec.x is wrong", 422, "Invalid"), SubmissionRefusedError, "spec.x is wrong"),
+        (UnavailableError("away"), UnavailableError, "away"),
+    ],
+)
+async def test_a_refused_submission_says_what_to_do(
+    bench: Bench, error: Exception, raised: type[Exception], text: str
+) -> None:
+    bench.api.error = error
+    with pytest.raises(raised, match=text):
+        await bench.executor.submit(attempt(A))
+    bench.api.error = None
+    await bench.executor.submit(attempt(A))  # nothing is left of the first try
+    assert bench.api.created == [manifest.name(A)]
+
+
+async def test_a_cancelled_attempt_ends_when_no_pod_is_left(bench: Bench) -> None:
+    name = manifest.name(A)
+    await bench.executor.submit(attempt(A))
+    bench.api.pod(name, "Running")
+    await asyncio.sleep(0.05)
+    await bench.executor.cancel(*A, "enough")
+    await asyncio.sleep(0.1)
+    assert bench.api.deleted == [name] and bench.ends == []
+    bench.api.remove("pods", name)
+    assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
+
+
+async def test_slots_of_limits_are_kept_while_an_unreachable_node_may_run_the_step(bench: Bench) -> None:
+    name = manifest.name(A)
+    await bench.executor.submit(attempt(A, limited=True))
+    bench.executor.claimed(A, f"{name}.u")
+    bench.api.remove("workflows", name)
+    await asyncio.sleep(0.2)
+    assert bench.ends == []
+    bench.executor._submitted[name].heard -= 60  # longer than its lease
+    assert await bench.until_ended() == [(Outcome.LOST, "WorkflowDeleted")]
+
+
+async def test_orphans_are_deleted_and_the_workflows_of_others_are_not(bench: Bench) -> None:
+    bench.in_log.append(A)
+    for key in (A, B):
+        names = {manifest.RUN: key[0], manifest.KEY: key[1], manifest.ATTEMPT: str(key[2])}
+        bench.api.change("workflows", manifest.name(key), {"phase": "Running"}, annotations=names)
+    async with asyncio.timeout(20):
+        while manifest.name(A) not in bench.api.deleted:
+            await asyncio.sleep(0.01)
+    assert manifest.name(B) not in bench.api.deleted
+
+
+async def test_an_idle_worker_of_the_class_is_preferred_to_a_new_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, worker_idle=60) as bench:
+        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        bench.executor.announced("u2", "penstock-y", "another class", idle=True)
+        await bench.executor.submit(attempt(A))
+        assert (bench.offers, bench.api.created) == ([("u1", A)], [])
+        bench.takes = False  # it has an attempt now
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        await bench.executor.submit(attempt(B))
+        assert bench.api.created == [manifest.name(B)]
+
+
+async def test_a_worker_that_becomes_idle_takes_an_attempt_whose_pod_has_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, worker_idle=60) as bench:
+        await bench.executor.submit(attempt(A))
+        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        async with asyncio.timeout(20):
+            while not bench.api.deleted:
+                await asyncio.sleep(0.01)
+        assert (bench.offers, bench.api.deleted) == ([("u1", A)], [manifest.name(A)])
+        bench.executor.claimed(A, "penstock-x.u1")
+        bench.api.change("workflows", "penstock-x", {"phase": "Running"})
+        await asyncio.sleep(0.1)
+        assert bench.ends == []
+        bench.api.remove("workflows", "penstock-x")  # the worker dies: its attempt is lost
+        assert await bench.until_ended() == [(Outcome.LOST, "WorkflowDeleted")]
+
+
+async def test_at_most_so_many_workflows_wait_for_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, max_pending=2) as bench:
+        keys = [("r", f"s{n}", 1) for n in range(4)]
+        for key in keys:
+            await bench.executor.submit(attempt(key))
+        await asyncio.sleep(0.1)
+        assert bench.api.created == [manifest.name(key) for key in keys[:2]]
+        bench.executor.claimed(keys[0], f"{manifest.name(keys[0])}.u")
+        async with asyncio.timeout(20):
+            while len(bench.api.created) < 3:
+                await asyncio.sleep(0.01)
+        await bench.executor.cancel(*keys[3], "enough")
+        assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
+
+
+async def test_an_attempt_that_is_cancelled_while_a_worker_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, worker_idle=60) as bench:
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def offer(uid: str, attempt: AttemptKey) -> bool:
+            asked.set()
+            await answer.wait()
+            return True
+
+        bench.executor.offer = offer
+        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        submitting = asyncio.create_task(bench.executor.submit(attempt(A)))
+        await asked.wait()
+        await bench.executor.cancel(*A, "enough")
+        answer.set()
+        await submitting
+        assert bench.executor.refusal(A) or bench.ends
+        assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
+        assert bench.api.created == [] and "penstock-x" not in bench.api.deleted
