@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
 from penstock_core.errors import UnavailableError
-from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.durable_worker import DurableWorker, RetryLaterError
 from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import ServiceContext
 
@@ -147,3 +148,48 @@ async def test_a_deleted_consumer_is_recreated(tmp_path: Path, idle: bool, monke
         await until(lambda: "b" in handled)
         await timers.stop()
     assert logged == ["durable consumer scheduler-wakes of stream TIMERS was deleted; it has been created again"]
+
+
+async def test_a_handler_says_when_its_message_is_delivered_again(tmp_path: Path) -> None:
+    at: list[float] = []
+
+    async def handle(delivery: Delivery) -> None:
+        at.append(time.monotonic())
+        if len(at) == 1:
+            raise RetryLaterError("not yet", 0.4)
+
+    async with service(tmp_path) as context:
+        await publish(context, "a")
+        timers = DurableWorker(context, subjects.TIMERS, subjects.WAKES_CONSUMER, handle, retry_delay=30.0)
+        timers.start()
+        await until(lambda: len(at) == 2)
+        await timers.stop()
+    assert at[1] - at[0] >= 0.4
+
+
+async def test_what_is_being_handled_is_finished_and_acknowledged_when_the_worker_drains(tmp_path: Path) -> None:
+    """The messages behind it go back: nothing is handled twice, and nothing is lost."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+    handled: list[str] = []
+
+    async def handle(delivery: Delivery) -> None:
+        begun.set()
+        await ended.wait()
+        handled.append(delivery.data.decode())
+
+    async with service(tmp_path) as context:
+        await publish(context, "a", "b", "c")
+        first = DurableWorker(context, subjects.TIMERS, subjects.WAKES_CONSUMER, handle, prefetch=4, drain=20.0)
+        first.start()
+        await begun.wait()
+        stopping = asyncio.create_task(first.stop())
+        await asyncio.sleep(0.1)
+        assert not stopping.done()
+        ended.set()
+        await stopping
+        assert handled == ["a"]
+        second = DurableWorker(context, subjects.TIMERS, subjects.WAKES_CONSUMER, handle, prefetch=4)
+        second.start()
+        await until(lambda: len(handled) == 3)
+        await second.stop()
+    assert sorted(handled) == ["a", "b", "c"]
