@@ -187,6 +187,8 @@ class _Check:
 
     def items(self, value: list[Any], schema: Schema, path: str, *, lax: bool) -> Iterator[Problem]:
         first = _list(schema, "prefixItems")
+        if not first and _all_fit(value, schema.get("items")):
+            return
         for n, item in enumerate(value):
             inner = first[n] if n < len(first) else schema.get("items")
             if inner is not None:
@@ -247,6 +249,23 @@ def _field(path: str, name: str) -> str:
 def _type_name(name: str) -> str:
     example = f" such as {_EXAMPLES[name]}" if name in ("array", "object") else f" ({_EXAMPLES['boolean']})"
     return _NAMES.get(name, name) + (example if name in _EXAMPLES else "")
+
+
+_SCALARS: dict[str, frozenset[type]] = {
+    "number": frozenset({int, float}),
+    "integer": frozenset({int}),
+    "string": frozenset({str}),
+    "boolean": frozenset({bool}),
+}
+
+
+def _all_fit(items: list[Any], schema: Any) -> bool:
+    """Whether all items certainly fit: a quick look at long lists of numbers and texts without further conditions."""
+    match schema:
+        case {"type": str(name), **rest} if not rest and name in _SCALARS:
+            return _SCALARS[name].issuperset(map(type, items))
+        case _:
+            return False
 
 
 def _list(schema: Schema, keyword: str) -> list[Any]:
