@@ -107,7 +107,7 @@ async def test_every_operation_serves_the_roles_that_have_its_permission(http: H
 
 
 async def test_a_token_is_refused_from_its_expiry_on(http: Http) -> None:
-    token = await _token(http, "short", role="viewer", expires_in=2.0)
+    token = await _token(http, "short", role="viewer", expires_in=5.0)
     assert (await http("GET", "/v1/whoami", token=token)).json()["roles"] == {"default": "viewer"}
     deadline = time.monotonic() + 30
     while (await http("GET", "/v1/whoami", token=token)).status != 401:

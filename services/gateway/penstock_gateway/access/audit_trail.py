@@ -118,6 +118,8 @@ class AuditTrail:
                 keys = list(self._pending)[:_BATCH]
                 taken = {key: self._pending.pop(key) for key in keys}
                 lost, self._lost = self._lost, 0
+                if lost:
+                    self._context.log.warning("requests are missing in the audit trail: too many at once", lost=lost)
                 try:
                     await self._log.append(AuditBatch(entries=[self._entry(*one) for one in taken.items()], lost=lost))
                 except PenstockError:
