@@ -19,6 +19,7 @@ from penstock_adapters.nats.buckets import versions
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
@@ -33,6 +34,7 @@ from penstock_core.deployments.definition import CronTrigger, Definition, EventT
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, RunFinished, RunRequested, StepSuspended
 from penstock_core.facts import Outcome as RunOutcome
 from penstock_core.pipeline import ir
@@ -397,6 +399,52 @@ async def test_a_window_whose_inputs_do_not_fit_says_so_and_the_next_one_starts(
     await platform.settled()
     state = await DecisionLog(platform.bus, "test").windows("default", "fits", "data", "")
     assert [*state.rejected] == [1] and "inputs.rows" in state.rejected[1]
+
+
+async def test_the_letter_of_a_rejected_window_is_stored_also_if_the_first_attempt_fails(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, failures = DeadLetters.add, ["once"]
+
+    async def fail_once(self: DeadLetters, *given: Any) -> None:
+        if failures:
+            failures.pop()
+            raise UnavailableError("the service is killed here")
+        await add(self, *given)
+
+    monkeypatch.setattr(DeadLetters, "add", fail_once)
+    window = Window(kind=WindowKind.BATCH, seconds=60, count=1)
+    await platform.deploy("lossless", on("com.acme.lossless", inputs={"rows": "data"}, window=window))
+    await platform.send("com.acme.lossless", "text")
+
+    async def letters() -> list[Any]:
+        found = await DeadLetters(platform.bus).newest(100)
+        return [one for one in found if one.parked.deployment == "lossless"]
+
+    assert len(await until(letters, bool)) == 1
+    await platform.settled()
+    state = await DecisionLog(platform.bus, "test").windows("default", "lossless", "data", "")
+    assert [*state.rejected] == [1] and not failures
+    assert len(await letters()) == 1
+
+
+async def test_a_discarded_letter_does_not_come_back_when_its_event_is_handled_again(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, fsync=False)
+    await server.start()
+    event = Event(project="default", type="com.acme.x", source="s", id="1", data=None)
+    for handled in range(2):
+        async with service(server, tmp_path) as running:
+            letters = DeadLetters(running.bus)
+            await letters.add(event, "deployment", "trigger", "an error")
+            await letters.add(event, "other", "trigger", "an error")
+            found = await letters.newest(10)
+            assert [one.parked.deployment for one in found] == (["other", "deployment"] if handled == 0 else ["other"])
+            if handled == 0:
+                await letters.delete(found[1].number)
+        # The server forgets the identity of a message that it no longer has.
+        await server.stop()
+        await server.start()
+    await server.stop()
 
 
 # ------------------------------------------------------------------------------------------------------- waiting steps

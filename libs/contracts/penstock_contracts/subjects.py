@@ -16,6 +16,7 @@ windows.{project}.{name}.{trigger}.{key}.{n} events that are combined into one r
 notifications.{project}.{name}.{scope}.{rule}.{event}  notifications of deployments (stream NOTIFICATIONS)
 partitions.{project}.{name}.{key}      dynamic partitions of deployments (stream PARTITIONS)
 backfills.{project}.{backfill}.{n}     facts of backfills (stream PARTITIONS)
+letters.{project}.{name}.{event}.{trigger}   which rejected events were dead letters once (stream DECISIONS)
 trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 owners.{executor}                      questions of other executors whether it has an attempt; not stored
@@ -245,6 +246,11 @@ def lease(executor: str) -> str:
 def lease_holder(key: str) -> str:
     """Return the executor that has the lease with a key."""
     return key.replace("=", ".")
+
+
+def letter(project: str, deployment: str, digest: str, trigger: str) -> str:
+    """Subject of the mark that an event which a trigger rejected has been a dead letter."""
+    return f"letters.{project}.{deployment}.{digest}.{trigger}"
 
 
 def alarm(run_id: str, at_ms: int) -> str:

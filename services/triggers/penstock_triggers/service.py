@@ -284,8 +284,9 @@ class TriggerService:
             return
         revision = trigger.snapshot.revision
         place = (events[-1].project, trigger.deployment.name, trigger.subscription.trigger, key)
-        await self._log.collect(*place, lambda state: windows.reject(state, number, error, revision, self._clock()))
+        # First the letter: once the window is rejected, nothing would find out that it is missing.
         await self._dead_letters.add(events[-1], trigger.deployment.name, trigger.subscription.trigger, error)
+        await self._log.collect(*place, lambda state: windows.reject(state, number, error, revision, self._clock()))
 
     def _window_run(self, trigger: _Trigger, state: WindowState, number: int) -> str:
         return decisions.run_id(

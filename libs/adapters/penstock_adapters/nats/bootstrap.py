@@ -87,7 +87,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             **common,
             **facts,
             "name": subjects.DECISIONS,
-            "subjects": ["decisions.>", "windows.>"],
+            "subjects": ["decisions.>", "windows.>", "letters.>"],
             # Longer than the events: an event that is published again finds the decision on it.
             "max_age": (EVENT_RETENTION + 86400) * SECOND,
             "duplicate_window": SECOND,

@@ -46,11 +46,14 @@ class DeadLetters:
         self._bus = bus
 
     async def add(self, event: Event, deployment: str, trigger: str, error: str) -> None:
-        """Store an event that a trigger rejected.
+        """Store an event that a trigger rejected, unless it was stored before: it may have been discarded since.
 
         Raises:
             UnavailableError: no answer; storing it again is safe.
         """
+        mark = subjects.letter(event.project, deployment, event.digest, trigger)
+        if await self._bus.last(subjects.DECISIONS, mark) is not None:
+            return
         headers = event_codec.headers(event)
         identity = headers.pop("Nats-Msg-Id")
         parked = Parked(
@@ -68,6 +71,7 @@ class DeadLetters:
             parked.model_dump_json().encode(),
             {"Nats-Msg-Id": f"rejected.{identity}.{deployment}.{trigger}"},
         )
+        await self._bus.publish(mark, b"")
 
     async def add_notification(self, delivery: Delivery, due: NotificationDue, error: str) -> None:
         """Store a notification that was not accepted.
