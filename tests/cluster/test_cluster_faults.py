@@ -39,7 +39,7 @@ def test_runs_finish_when_a_part_of_the_cluster_is_killed(
     platform: Platform, cluster_tool: Callable[..., None], part: str
 ) -> None:
     runs = [platform.start("works") for _ in range(2)]
-    platform.kube.running_pod(runs[0])
+    until(lambda: any(step.state == "running" for step in platform.client.runs.get(runs[0]).steps.values()))
     cluster_tool("restart", part)
     runs.append(platform.start("works"))
     for run_id in runs:
