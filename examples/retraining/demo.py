@@ -198,7 +198,7 @@ def platform(home: Path) -> Iterator[Client]:
     except Exception:
         started = subprocess.Popen([_PENSTOCK, "up"], env=_environment(home), stdout=subprocess.DEVNULL)
     try:
-        wait("the start of the platform", lambda: _running(client))
+        wait("the start of the platform", lambda: _running(client, started))
         _penstock(client, "run", f"{HERE / 'pipeline.py'}:training", "--quiet")
         _penstock(client, "deploy", str(HERE))
         yield client
@@ -208,7 +208,9 @@ def platform(home: Path) -> Iterator[Client]:
             started.wait(30)
 
 
-def _running(client: Client) -> bool | None:
+def _running(client: Client, started: subprocess.Popen[bytes] | None) -> bool | None:
+    if started is not None and started.poll() is not None:
+        raise SystemExit("the platform did not start: penstock doctor")
     try:
         return bool(client.platform_info())
     except Exception:

@@ -73,6 +73,7 @@ def test_columns_that_differ_are_reported_with_an_event(sink: MemorySink) -> Non
     assert event.data == {
         "kind": "data", "deployment": "scorer", "run_id": "r1", "pipeline": "watching", "rows": 100,
         "columns": ["country", "age"], "share": 2 / 3, "max_psi": report.columns[0].psi,
+        "reason": "data drift of country, age in 100 rows",
     }  # fmt: skip
     assert sink.metrics["drifted_columns"] == 2
     assert sink.metrics["psi/age"] == report.columns[1].psi

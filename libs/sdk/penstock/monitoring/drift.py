@@ -36,7 +36,7 @@ def data_drift(
 
     Logs the metrics `drifted_columns`, `drift_share`, `max_psi` and `psi/COLUMN`, a table `drift`, a text `report`
     and, where matplotlib is installed, a figure `distributions`. If at least `min_columns` drifted, it sends the event
-    `penstock.drift.detected.v1` with `deployment`, `kind`, `run_id`, `columns`, `share`, `max_psi` and `rows`.
+    `penstock.drift.detected.v1` with `deployment`, `kind`, `run_id`, `columns`, `share`, `max_psi`, `rows`, `reason`.
 
     Args:
         reference: the expected distribution.
@@ -156,7 +156,15 @@ def _event(report: DriftReport) -> dict[str, object]:
         "share": report.share,
         "max_psi": report.columns[0].psi,
         "rows": report.current_rows,
+        "reason": _reason(report),
     }
+
+
+def _reason(report: DriftReport) -> str:
+    """Return what drifted in a sentence, for notifications."""
+    names = report.drifted_columns
+    shown = ", ".join(name[:100] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{report.kind} drift of {shown} in {report.current_rows} rows"
 
 
 def _row(column: ColumnDrift) -> dict[str, object]:
