@@ -15,8 +15,8 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests, run_events
 from penstock_core.deployments import decisions, event_partitions, matching, partitions
-from penstock_core.deployments.definition import Definition, Subscription
-from penstock_core.deployments.events import Event
+from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, Subscription
+from penstock_core.deployments.events import REQUEST_ID, Event
 from penstock_core.deployments.matching import Evaluator
 from penstock_core.deployments.partitions import Partition
 from penstock_core.deployments.state import Snapshot
@@ -105,6 +105,7 @@ class RunStarter:
                 "event_source": event.source,
                 "event_id": event.id,
                 "hops": str(hops),
+                **_request_id(event),
                 **partitions.trigger(partition),
             },
             requested_by=access.trigger(start.deployment),
@@ -166,6 +167,12 @@ class RunStarter:
             missing = f"version {wanted}" if wanted else "published version"
             raise InputError(f"pipeline {pipeline!r} has no {missing}: publish one with `penstock register FILE`")
         return version
+
+
+def _request_id(event: Event) -> dict[str, str]:
+    """Return the name that a caller of an endpoint gave to its request, if it gave one."""
+    key = event.extensions.get(REQUEST_ID) if event.type == ENDPOINT_CALLED else None
+    return {"request_id": str(key)} if key else {}
 
 
 def _kind(start: Start) -> str:

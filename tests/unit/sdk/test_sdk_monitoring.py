@@ -239,7 +239,7 @@ class FakeRuns:
 
 def call(number: int, inputs: dict[str, Any], output: Any, **more: Any) -> Run:
     values = {name: {"value": value} for name, value in inputs.items()}
-    trigger = {"event_id": f"order-{number}"} if number % 2 else {}
+    trigger = {"request_id": f"order-{number}"} if number % 2 else {}
     fields: dict[str, Any] = {"created_at": 1000.0 + number, "duration": 0.5, "trigger": trigger} | more
     return Run(f"r{number}", "scoring", 3, inputs=values, outputs={"result": {"value": output}}, **fields)
 

@@ -13,6 +13,10 @@ TARGET = "penstocktarget"
 """Extension of an event that is for one trigger only, because it is a replay."""
 
 
+REQUEST_ID = "requestid"
+"""Extension of the event of a request to an endpoint: its idempotency key, by which callers know the request."""
+
+
 @frozen(kw_only=True)
 class Event:
     """An event in the stream `EVENTS`.

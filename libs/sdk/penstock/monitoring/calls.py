@@ -38,9 +38,9 @@ def collect_calls(
     """Return recorded calls of a deployment with their inputs and outputs, oldest first.
 
     Every call of an endpoint is a run, so nothing else has to be recorded. Each row has `request_id` (the idempotency
-    key of the request, if the caller gave one), `run_id`, `at` (UTC), `duration` in seconds, `version` of the pipeline,
-    `model` (versions of registered models among the inputs, such as `churn:3`), `role` (`canary` or `shadow` for calls
-    that such a version ran), and the inputs and outputs: nested objects and lists as columns such as
+    key of the request, or the id of the run without one), `run_id`, `at` (UTC), `duration` in seconds, `version` of the
+    pipeline, `model` (versions of registered models among the inputs, such as `churn:3`), `role` (`canary` or `shadow`
+    for calls that such a version ran), and the inputs and outputs: nested objects and lists as columns such as
     `inputs.customer.age` and `outputs.result`. Files and tables are their digests.
 
     Args:
@@ -163,7 +163,7 @@ def _scalars(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _rows(run: Run, columns: list[str] | None, explode: str) -> Iterator[dict[str, Any]]:
     call = {
-        "request_id": run.trigger.get("event_id") or run.run_id,
+        "request_id": run.trigger.get("request_id") or run.run_id,
         "run_id": run.run_id,
         "at": _time(run.created_at),
         "duration": run.duration,

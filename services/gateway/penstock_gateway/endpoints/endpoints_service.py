@@ -25,7 +25,7 @@ from penstock_contracts.event_codec import InvalidEventError
 from penstock_core import ids
 from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, EndpointTrigger, Mode, event_subject
-from penstock_core.deployments.events import Event, event_digest
+from penstock_core.deployments.events import REQUEST_ID, Event, event_digest
 from penstock_core.deployments.state import Deployment
 from penstock_core.errors import InputError, InvalidInputsError
 from penstock_core.facts import RunFinished, RunRequested
@@ -369,6 +369,7 @@ class Endpoints:
             "id": _event_id(key, by) if key else secrets.token_hex(16),
             "subject": event_subject(endpoint.name, endpoint.trigger.name),
             "principal": by,
+            **({REQUEST_ID: key} if key else {}),
         }
         try:
             return event_codec.event(PROJECT, attributes, inputs)
