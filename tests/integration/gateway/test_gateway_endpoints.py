@@ -88,6 +88,15 @@ async def events(platform: Platform) -> int:
 # ---------------------------------------------------------------------------------------------------------------- calls
 
 
+async def test_a_run_knows_the_idempotency_key_of_its_request(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "keyed")
+    async with finishing(platform, "keyed", doubled):
+        await http("POST", path, {"n": 1}, headers={"idempotency-key": "order-17"})
+        await http("POST", path, {"n": 2})
+    found = await runs(platform, "keyed")
+    assert sorted(run.trigger.get("request_id", "") for run in found) == ["", "order-17"]
+
+
 async def test_a_request_is_answered_with_the_output_of_its_run(platform: Platform, http: Http) -> None:
     path = await deploy(http, "doubler", labels={"team": "risk"}, priority=3)
     async with finishing(platform, "doubler", doubled):
