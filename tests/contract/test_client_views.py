@@ -90,7 +90,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
 ADDED: dict[str, set[str]] = {
     "Step": {"key"},
     "Item": {"key"},
-    "Run": {"created", "resumed"},
+    "Run": {"created", "resumed", "warnings"},
     "ComparisonRow": {"has"},
     "ModelVersion": {"created", "refused", "registry"},
     "Version": {"created", "definition", "environments"},

@@ -11,7 +11,7 @@ from penstock_contracts.access import BlockedUserList, BlockedUserView, LoginVie
 from penstock_core import access
 from penstock_core.access import NAME_LIMIT, BlockedUser, Permission, Principal, PrincipalKind
 from penstock_gateway.access.user_access import UserAccess
-from penstock_gateway.errors import NotFoundError, UnprocessableError
+from penstock_gateway.errors import ConflictError, NotFoundError
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import AUTHENTICATED, feature, requires
 from penstock_gateway.http.principal import By
@@ -20,7 +20,14 @@ from penstock_gateway.http.responses import COMMON, problems
 router = APIRouter(prefix="/v1", tags=["access"], route_class=JsonRoute)
 
 Users = Annotated[UserAccess, feature(UserAccess)]
-UserName = Annotated[str, Path(description="name of the user", max_length=NAME_LIMIT)]
+UserName = Annotated[
+    str,
+    Path(
+        description="name of the user; other printable characters are possible, too",
+        max_length=NAME_LIMIT,
+        json_schema_extra={"pattern": "^[!-~]{1,400}$"},
+    ),
+]
 
 _WRITE = [requires(Permission.TOKENS_WRITE)]
 
@@ -38,15 +45,13 @@ async def read_login(users: Users) -> LoginView:
     status_code=204,
     summary="Revoke the token of this request",
     dependencies=[AUTHENTICATED],
-    responses=COMMON,
+    responses={**COMMON, **problems(409)},
 )
 async def logout(users: Users, authorization: Annotated[str, Header(include_in_schema=False)]) -> None:
     """For a token of an OpenID Connect provider: it is refused from now on."""
     token = authorization.partition(" ")[2].strip()
     if users.oidc is None or token.count(".") != 2:
-        raise UnprocessableError(
-            "The token is not one of a user who logged in", "revoke it with `penstock tokens revoke`"
-        )
+        raise ConflictError("The token is not one of a user who logged in", "revoke it with `penstock tokens revoke`")
     await users.oidc.revoke(token, access.token_digest(token))
 
 
