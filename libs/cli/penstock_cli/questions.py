@@ -20,6 +20,7 @@ Step = Annotated[str, typer.Argument(metavar="STEP", help="Key of the step that 
 def list_questions(
     run: Annotated[str | None, typer.Option("--run", help="Only questions of this run.")] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only questions of this pipeline.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most questions.")] = 100,
     json: Json = False,
 ) -> None:
     """List open questions, oldest first."""
@@ -29,11 +30,13 @@ def list_questions(
         client = connected.client
         # Reading the run reports an unknown id.
         run_id = client.runs.get(resolve_run(client, run)).run_id if run else None
-        found = client.questions.list(run_id, pipeline)
+        found = client.questions.list(run_id, pipeline, limit=limit)
     if json:
         output.as_json([dataclasses.asdict(question) for question in found])
     elif found:
         output.show(waits.questions(found))
+        if len(found) == limit:
+            output.note(f"the oldest {limit} questions: use --limit for more")
     else:
         output.note("no open questions")
 

@@ -50,9 +50,10 @@ class Question(_Model):
 
 
 class QuestionList(_Model):
-    """Open questions, oldest first."""
+    """Open questions, oldest first. `after` continues the list, if there are more."""
 
     questions: list[Question]
+    after: int | None = None
 
 
 class AnswerBody(RequestBody):

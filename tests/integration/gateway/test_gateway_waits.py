@@ -203,6 +203,21 @@ async def test_open_questions_are_listed(platform: Platform, http: Http, pipelin
     await open_questions(http, run_id, 0)
 
 
+async def test_questions_come_in_pages(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    for key in ("one", "two", "three", "four"):
+        await asks(platform, run_id, key)
+    error = ErrorInfo(type="Timeout", message="nobody answered in time")
+    late = AttemptFinished(run_id=run_id, key="two", attempt=1, outcome=Outcome.TIMED_OUT, error=error)
+    await platform.log.append([late])
+    await open_questions(http, run_id, 3)
+    first = (await http("GET", f"/v1/questions?run={run_id}&limit=2")).json()
+    assert [one["step"] for one in first["questions"]] == ["one", "three"]
+    rest = (await http("GET", f"/v1/questions?run={run_id}&limit=2&after={first['after']}")).json()
+    assert [one["step"] for one in rest["questions"]] == ["four"] and rest["after"] is None
+    await platform.finish(run_id, Outcome.CANCELLED)
+
+
 async def test_the_first_list_of_questions_does_not_read_finished_runs(
     platform: Platform, http: Http, pipelines: set[str]
 ) -> None:
@@ -216,7 +231,7 @@ async def test_the_first_list_of_questions_does_not_read_finished_runs(
     add = questions._add
     questions._add = lambda item: (read.append(item.subject), add(item))[1]
     try:
-        assert [one.step for one in await questions.list(run_id)] == ["publish"]
+        assert [one.step for one in (await questions.list(run_id)).questions] == ["publish"]
     finally:
         await questions.close()
     assert read and all(subject.endswith(".suspended") for subject in read)

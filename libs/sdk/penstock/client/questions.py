@@ -8,6 +8,9 @@ from urllib.parse import quote
 from penstock.client import views
 from penstock.client.http.transport import Transport
 
+_PAGE = 1000
+"""Questions in one response."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -69,11 +72,25 @@ class Questions:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, run_id: str | None = None, pipeline: str | None = None) -> list[Question]:
-        """Return the open questions, oldest first: of all runs, of one run, or of one pipeline."""
-        query = {"run": run_id, "pipeline": pipeline}
-        rows = self._transport.json("GET", "/v1/questions", query=query)["questions"]
-        return [views.build(Question, row, choices=tuple(row.get("choices") or ())) for row in rows]
+    def list(
+        self, run_id: str | None = None, pipeline: str | None = None, *, limit: int | None = None
+    ) -> list[Question]:
+        """Return the open questions, oldest first: of all runs, of one run, or of one pipeline.
+
+        Args:
+            run_id: only of this run.
+            pipeline: only of this pipeline.
+            limit: most questions; None: all.
+        """
+        found: list[Question] = []
+        after: int | None = 0
+        while after is not None and (limit is None or len(found) < limit):
+            most = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            query = {"run": run_id, "pipeline": pipeline, "limit": most, "after": after}
+            page = self._transport.json("GET", "/v1/questions", query=query)
+            found += [views.build(Question, row, choices=tuple(row.get("choices") or ())) for row in page["questions"]]
+            after = page.get("after")
+        return found
 
     def answer(self, run_id: str, step: str, choice: str, comment: str = "") -> Answer:
         """Answer the question of a step. The first answer counts; repeating the same answer is idempotent.

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import fact_codec, subjects
-from penstock_contracts.waits import Question
+from penstock_contracts.waits import Question, QuestionList
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import RunRequested, StepSuspended
 from penstock_core.pipeline.ir import Kind
@@ -26,7 +27,16 @@ FILTERS = ("runs.*.*.step.*.*.suspended",)
 _RETRY = 1.0
 _READY = 30.0
 
+PAGE = 500
+"""Questions of a list, unless a request names another limit."""
+
 _Attempt = tuple[str, str, int]
+
+
+class _Entry(NamedTuple):
+    seq: int
+    at: float
+    fact: StepSuspended
 
 
 class OpenQuestions:
@@ -36,7 +46,7 @@ class OpenQuestions:
         self._followers = followers
         self._log = log
         self._logger = logger
-        self._questions: dict[str, dict[_Attempt, tuple[float, StepSuspended]]] = {}
+        self._questions: dict[str, dict[_Attempt, _Entry]] = {}
         self._last = 0
         self._task: asyncio.Task[None] | None = None
         self._filled = asyncio.Event()
@@ -51,27 +61,50 @@ class OpenQuestions:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def list(self, run_id: str | None = None, pipeline: str | None = None) -> list[Question]:
+    async def list(
+        self, run_id: str | None = None, pipeline: str | None = None, limit: int = PAGE, after: int = 0
+    ) -> QuestionList:
         """Return open questions of all runs, or of one; oldest first.
+
+        Args:
+            run_id: only of this run.
+            pipeline: only of this pipeline.
+            limit: most questions.
+            after: cursor of an earlier list.
 
         Raises:
             UnavailableError: the log cannot be read.
         """
         await self._ready()
         runs = [run_id] if run_id is not None else list(self._questions)
-        candidates = [found for run in runs for found in self._questions.get(run, {}).values()]
-        ends = {subjects.finished(*_attempt(fact)) for _, fact in candidates}
-        ends |= {subjects.run(fact.run_id, "finished") for _, fact in candidates}
+        known = (entry for run in runs for entry in self._questions.get(run, {}).values())
+        candidates = sorted((entry for entry in known if entry.seq > after), key=lambda entry: entry.seq)
+        shown: list[Question] = []
+        # In sections: ends are looked up only as far as the list goes.
+        for start in range(0, len(candidates), PAGE):
+            for entry, name in await self._open(candidates[start : start + PAGE]):
+                if pipeline in (None, name):
+                    if len(shown) == limit:
+                        return QuestionList(questions=shown, after=after)
+                    shown.append(_question(entry.at, entry.fact, name))
+                    after = entry.seq
+        return QuestionList(questions=shown)
+
+    async def _open(self, candidates: Sequence[_Entry]) -> list[tuple[_Entry, str]]:
+        """Return those that are open, with the names of their pipelines."""
+        facts = [entry.fact for entry in candidates]
+        ends = {subjects.finished(*_attempt(fact)) for fact in facts}
+        ends |= {subjects.run(fact.run_id, "finished") for fact in facts}
         ended = await self._log.last(sorted(ends))
-        found: list[tuple[float, StepSuspended]] = []
-        for at, fact in candidates:
+        found: list[_Entry] = []
+        for entry in candidates:
+            fact = entry.fact
             if {subjects.finished(*_attempt(fact)), subjects.run(fact.run_id, "finished")} & ended.keys():
                 self._forget(fact)
             else:
-                found.append((at, fact))
-        names = await self._pipelines({fact.run_id for _, fact in found})
-        shown = [_question(at, fact, names[fact.run_id]) for at, fact in found if fact.run_id in names]
-        return sorted((one for one in shown if pipeline in (None, one.pipeline)), key=lambda one: one.since)
+                found.append(entry)
+        names = await self._pipelines({entry.fact.run_id for entry in found})
+        return [(entry, names[entry.fact.run_id]) for entry in found if entry.fact.run_id in names]
 
     async def _pipelines(self, runs: Iterable[str]) -> dict[str, str]:
         records = await self._log.last([subjects.run(run_id, "requested") for run_id in sorted(runs)])
@@ -104,7 +137,7 @@ class OpenQuestions:
         self._last = item.seq
         match fact_codec.decode(item.subject, item.data):
             case StepSuspended(kind=Kind.ASK) as fact:
-                self._questions.setdefault(fact.run_id, {})[_attempt(fact)] = (item.at, fact)
+                self._questions.setdefault(fact.run_id, {})[_attempt(fact)] = _Entry(item.seq, item.at, fact)
             case _:
                 return
 

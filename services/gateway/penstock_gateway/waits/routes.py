@@ -14,7 +14,7 @@ from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, fea
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.settings import GatewaySettings
-from penstock_gateway.waits import signed_links
+from penstock_gateway.waits import open_questions, signed_links
 from penstock_gateway.waits.answers import Answers
 from penstock_gateway.waits.link_pages import LinkPages
 from penstock_gateway.waits.open_questions import OpenQuestions
@@ -36,11 +36,13 @@ async def list_questions(
     questions: Annotated[OpenQuestions, feature(OpenQuestions)],
     run: Annotated[str | None, Query(description="only of this run")] = None,
     pipeline: PipelineFilter = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = open_questions.PAGE,
+    after: Annotated[int, Query(ge=0, lt=2**53, description="`after` of an earlier list")] = 0,
 ) -> QuestionList:
     """Open questions of the steps of all runs, oldest first."""
     if pipeline is not None:
         ids.check_name(pipeline, "pipeline")
-    return QuestionList(questions=await questions.list(run, pipeline))
+    return await questions.list(run, pipeline, limit, after)
 
 
 @router.post(
