@@ -130,7 +130,8 @@ def deployment_of(event: Event) -> str:
     """Return the deployment that an event is about; empty if it is about none, or others than Penstock sent it."""
     found = _data(event).get("deployment")
     # Steps send events, too, but only the platform knows how a run ended.
-    known = event.source == run_events.SOURCE or (event.type == DRIFT_DETECTED and event.source.startswith("penstock/"))
+    drift = event.type == DRIFT_DETECTED and event.source == run_events.STEPS_SOURCE
+    known = drift or event.source == run_events.SOURCE
     return found if known and isinstance(found, str) and ids.is_name(found) else ""
 
 

@@ -16,6 +16,12 @@ from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.values import Inline, Stored, Value
 
+PLATFORM = "penstock/"
+"""Beginning of the sources of events of the platform."""
+
+CLI_SOURCE = "penstock/cli"
+"""Source of the events that users send with `penstock events send`, unless they give another one."""
+
 SOURCE = "penstock/runs"
 """Source of the events about runs; their id begins with that of the run."""
 
@@ -137,7 +143,7 @@ def inherited_hops(trigger: Mapping[str, str]) -> dict[str, str]:
 
 def next_hop(events: Sequence[Event]) -> int:
     """Return which run of a chain a run for these events is; 0 if none of them was caused by a triggered run."""
-    found = [event.extensions.get(_HOPS) for event in events if event.source.startswith("penstock/")]
+    found = [event.extensions.get(_HOPS) for event in events if event.source.startswith(PLATFORM)]
     known = [int(hops) for hops in found if isinstance(hops, int) or (isinstance(hops, str) and hops.isdecimal())]
     return max(known, default=-1) + 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Protocol, TypeVar
 
 import uvicorn
@@ -262,6 +263,8 @@ class Gateway:
             log_config=None,
             access_log=False,
             server_header=False,
+            # By default uvicorn believes what connections from this machine say about their address.
+            forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", ""),
             timeout_graceful_shutdown=max(1, int(settings.stop_timeout / 2)),
         )
         self._server = Server(config)

@@ -32,7 +32,8 @@ async def _entries(http: Http, query: str, count: int) -> list[dict[str, Any]]:
 async def test_changes_and_refusals_are_recorded_with_who_what_where_and_token(http: Http) -> None:
     body = {"name": "viewer", "role": "viewer"}
     token = (await http("POST", "/v1/tokens", body)).json()["token"]
-    assert (await http("PUT", "/v1/limits/gpu", {"slots": 1}, token=token)).status == 403
+    forged = {"x-forwarded-for": "203.0.113.7"}
+    assert (await http("PUT", "/v1/limits/gpu", {"slots": 1}, token=token, headers=forged)).status == 403
     assert (await http("GET", "/v1/runs", token=token)).status == 200
     assert (await http("GET", "/v1/tokens", token="wrong")).status == 401
     assert (await http("DELETE", "/v1/limits/none")).status == 404

@@ -13,6 +13,8 @@ import pytest
 from gateway_platform import Http, Platform, chain, runs, started
 
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_core.deployments.events import Event
 from penstock_core.facts import CancelRequested, Outcome, RunDeleted, RunRequested
 from penstock_core.pipeline import ir
 from penstock_triggers import backfills as driver
@@ -267,8 +269,15 @@ async def test_ticks_fill_the_partition_that_ended_last(platform: Platform, http
     await deploy(http, "filled", {**DAYS, "end": ""}, trigger)
 
     async def tick(at: str) -> int:
-        event = {"type": "penstock.cron.tick.v1", "source": "penstock/cron", "id": at, "subject": "filled/c"}
-        return (await http("POST", "/v1/events", {**event, "data": {"scheduled_at": at}})).json()["sequence"]
+        event = Event(
+            project="default",
+            type="penstock.cron.tick.v1",
+            source="penstock/cron",
+            id=at,
+            subject="filled/c",
+            data={"scheduled_at": at},
+        )
+        return (await EventStream(platform.bus).publish(event))[0]
 
     await tick("2026-01-05T02:00:00.000Z")
     [run] = await started(platform, "filled")

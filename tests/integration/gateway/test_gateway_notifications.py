@@ -300,7 +300,7 @@ async def test_drift_is_notified(platform: Platform, http: Http, receiver: Recei
     await deploy(http, "drifting", hook(receiver, on=["drift"]))
     data = {"deployment": "drifting", "reason": "psi of age is 0.31"}
     await EventStream(platform.bus).publish(
-        Event(project="default", type=DRIFT_DETECTED, source="penstock/monitoring", id="1", data=data)
+        Event(project="default", type=DRIFT_DETECTED, source="penstock/steps", id="1", data=data)
     )
     [found] = await received(receiver, 1)
     assert found["data"]["text"] == "The data of deployment drifting drifted: psi of age is 0.31"
@@ -314,6 +314,14 @@ async def test_events_of_users_about_penstock_are_not_believed(
     event = {"type": "penstock.run.finished.v1", "source": "acme", "id": "1", "specversion": "1.0", "data": data}
     answer = await http("POST", "/v1/events", event)
     assert answer.status == 202, answer.body
+    for source, type in (("penstock/runs", event["type"]), ("penstock/steps", DRIFT_DETECTED)):
+        forged = {**event, "source": source, "type": type}
+        answer = await http("POST", "/v1/events", forged)
+        assert (answer.status, answer.json()["errors"][0]["field"]) == (422, "source"), answer.body
+        answer = await http(
+            "POST", "/v1/events", [forged], headers={"content-type": "application/cloudevents-batch+json"}
+        )
+        assert answer.status == 422, answer.body
     await decided(platform)
     assert receiver.requests == []
 

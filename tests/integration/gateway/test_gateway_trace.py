@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform
 
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_core.deployments.events import Event
 from penstock_core.facts import StepEvent
 from penstock_core.pipeline.values import Inline
 
@@ -66,8 +68,8 @@ async def test_an_event_that_a_step_sent_is_part_of_the_trace(platform: Platform
     sent = (StepEvent(type="com.acme.drifted", data={"column": "age"}),)
     await platform.run_step(run_id, "double", events=sent)
     # The scheduler publishes it; here, only its id counts.
-    event = {"type": "com.acme.drifted", "source": "penstock/steps", "id": f"{run_id}/double/1"}
-    await http("POST", "/v1/events", event)
+    event = Event(project="default", type="com.acme.drifted", source="penstock/steps", id=f"{run_id}/double/1")
+    await EventStream(platform.bus).publish(event)
     root = await trace(http, run_id, 2)
     # A run by hand has no trigger.
     assert [root["id"], names(root)[1:]] == [run_id, [["com.acme.drifted", ["chain running retrain / on"]]]]

@@ -129,7 +129,7 @@ def test_deciding_again_after_a_crash_gives_the_same_notifications(states: list[
 
 def test_late_runs_and_drift_are_notified() -> None:
     late = event(1, RUN_LATE, {"deployment": "nightly", "run_id": "r1", "reason": "not finished"})
-    drift = event(2, DRIFT_DETECTED, {"deployment": "nightly", "reason": "psi 0.4"}, source="penstock/x")
+    drift = event(2, DRIFT_DETECTED, {"deployment": "nightly", "reason": "psi 0.4"}, source="penstock/steps")
     found = play(replace(MAIL, on=ALL), late, drift)[1]
     assert [(due.on.value, due.fields["reason"]) for due in found] == [("late", "not finished"), ("drift", "psi 0.4")]
 
@@ -140,6 +140,7 @@ def test_late_runs_and_drift_are_notified() -> None:
         event(1, RunFinished.ce_type, {"deployment": "nightly", "state": "failed"}, source="acme"),
         event(1, RunFinished.ce_type, {"deployment": "nightly", "state": "failed"}, source="penstock/steps"),
         event(1, DRIFT_DETECTED, {"deployment": "nightly"}, source="acme"),
+        event(1, DRIFT_DETECTED, {"deployment": "nightly"}, source="penstock/cli"),
         event(1, RunFinished.ce_type, {"deployment": "a b", "state": "failed"}),
         event(1, RunFinished.ce_type, {"deployment": 7, "state": "failed"}),
         event(1, RunFinished.ce_type, ["failed"]),

@@ -140,6 +140,13 @@ def test_ranges_of_time_include_partitions_that_begin_in_them() -> None:
         days.moment("yesterday")
 
 
+@pytest.mark.parametrize("tz", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31T23:59", "0001-01-01T00:00+14:00", "9999-12-31T23:59-12:00"])
+def test_times_that_have_no_place_in_the_calendar_are_refused(text: str, tz: str) -> None:
+    with pytest.raises(InputError, match="between the years 1970 and 2999"):
+        PartitionSet(declared("day", tz=tz)).moment(text)
+
+
 @given(
     st.sampled_from(["hour", "day", "week", "month"]),
     st.sampled_from(
@@ -178,6 +185,7 @@ def test_numbers_become_ranges_and_back(numbers: set[int]) -> None:
         (declared("day", "2026-01-01T00:00Z"), ["start"]),
         (declared("day", "1969-01-01"), ["start"]),
         (declared("day", end="2026-01-01"), ["end"]),
+        (declared("hour", end="9999-12-31T23:00", tz="America/New_York"), ["end"]),
         (declared("day", tz="Mars/Base"), ["tz"]),
         (declared("day", keys=("a",)), ["keys"]),
         (declared("day", inputs={"x": "middle"}), ["inputs.x"]),

@@ -135,6 +135,16 @@ async def test_invalid_tokens_are_rejected_and_logged(site: Site, sent: str | No
     assert "wrong" not in str(line)
 
 
+async def test_what_a_token_of_an_endpoint_is_refused_is_recorded_with_the_token(site: Site) -> None:
+    token = AccessToken(
+        name="app", digest=access.token_digest("leaked"), created_at=1.0, project="default", endpoint="scorer"
+    )
+    await site.store.create(token)
+    assert (await site.send("GET", "/v1/runs", "Bearer leaked"))[0] == 403
+    [entry] = site.trail.entries
+    assert (entry["principal"], entry["token"]) == ("token:scorer/app", access.token_digest("leaked")[:12])
+
+
 async def test_a_digest_is_not_a_token(site: Site) -> None:
     await _add(site, "second", "ci")
     assert (await site.send("GET", "/v1/runs", f"Bearer {access.token_digest('second')}"))[0] == 401

@@ -30,6 +30,7 @@ LABEL = "partition"
 """Label of a run with the key of its partition; also the name in its trigger and of the column of the read model."""
 
 _EARLIEST = date(1970, 1, 2)
+_LATEST = date(2999, 12, 31)
 
 Problem = tuple[str, str]
 
@@ -122,8 +123,8 @@ def _time_problems(found: Partitions) -> Iterator[Problem]:
     for name in ("start", "end"):
         text = getattr(found, name)
         try:
-            if text and _local(text).date() < _EARLIEST:
-                yield name, f"must not be before {_EARLIEST}"
+            if text and not _EARLIEST <= _local(text).date() <= _LATEST:
+                yield name, f"must be between {_EARLIEST} and {_LATEST}"
         except ValueError:
             yield name, f"{text[:50]!r} is not a local date or hour; use one such as '2026-01-31' or '2026-01-31T08:00'"
     if found.start and found.end and _is_time(found.start) and _is_time(found.end) and found.end <= found.start:
@@ -225,16 +226,8 @@ class PartitionSet:
         return self.at(number)
 
     def moment(self, text: str) -> float:
-        """Return the Unix time of a local date, a local hour, or a time in RFC 3339.
-
-        Raises:
-            InputError: it is none.
-        """
-        try:
-            found = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise InputError(f"{text[:50]!r} is not a date or a time; use one such as '2026-01-31'") from error
-        return (found if found.tzinfo else found.replace(tzinfo=self._zone)).timestamp()
+        """Return the Unix time of a local date, a local hour, or a time in RFC 3339. Raises as `moment`."""
+        return moment(text, self.declared.tz)
 
     def inputs(self, partition: Partition) -> dict[str, Any]:
         """Return the inputs of a run of a partition, by the parameters that the declaration maps."""
@@ -326,6 +319,21 @@ class PartitionSet:
             case kind:
                 example = self._key(self._first)
                 return f"the first {kind.value} is {example}, and keys have its form"
+
+
+def moment(text: str, tz: str) -> float:
+    """Return the Unix time of a date or a time in a time zone, or of a time in RFC 3339.
+
+    Raises:
+        InputError: it is none, or out of range.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{text[:50]!r} is not a date or a time; use one such as '2026-01-31'") from error
+    if not 1970 <= found.year < 3000:
+        raise InputError(f"{text[:50]!r} is out of range: use a time between the years 1970 and 2999")
+    return (found if found.tzinfo else found.replace(tzinfo=zoneinfo.ZoneInfo(tz))).timestamp()
 
 
 def trigger(partition: Partition | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ _ANONYMOUS = 10
 """Different requests without a valid token in a second; further ones are one entry: nobody can fill the disk."""
 
 _TEXT = 300
-"""Characters of a path."""
+"""Characters of a path, of a method and of an address: the client chooses them, and a message has a limit."""
 
 _Key = tuple[str | None, str | None, str | None, str, str, str, AuditOutcome, int | None]
 
@@ -68,7 +68,7 @@ class AuditTrail:
         status: int | None,
     ) -> None:
         """Add an entry; see `AuditEntry`."""
-        key = principal, token, operation, method, path[:_TEXT], address, outcome, status
+        key = principal, token, operation, method[:_TEXT], path[:_TEXT], address[:_TEXT], outcome, status
         known = self._pending.get(key)
         if principal is None and known is None:
             self._anonymous += 1

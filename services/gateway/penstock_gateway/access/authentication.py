@@ -13,7 +13,11 @@ from penstock_gateway.project import PROJECT
 
 
 class TokenScopeError(PenstockError):
-    """A token of an endpoint was used for something else."""
+    """A token of an endpoint was used for something else. `grant` is that of the token."""
+
+    def __init__(self, message: str, grant: Grant) -> None:
+        self.grant = grant
+        super().__init__(message)
 
 
 class Authenticator:
@@ -57,5 +61,6 @@ class Authenticator:
             # The models of the Open Inference Protocol are the endpoints of this project.
             paths = [allowed] + [f"/v2/models/{found.endpoint}"] * (found.project == PROJECT)
             if path not in paths and not path.startswith(tuple(f"{one}/" for one in paths)):
-                raise TokenScopeError(f"The token is limited to {allowed}: use a token of the platform for the rest")
+                text = f"The token is limited to {allowed}: use a token of the platform for the rest"
+                raise TokenScopeError(text, found.grant)
         return found.grant

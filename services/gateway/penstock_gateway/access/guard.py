@@ -206,7 +206,8 @@ class Guard:
             try:
                 found = await self._authenticator.grant(token, path)
             except TokenScopeError as error:
-                return problems.problem(403, str(error)), None
+                principal.set_grant(scope, error.grant)  # for the audit trail
+                return problems.problem(403, str(error)), _Caller(self._authenticator, token, path)
             except InvalidTokenError as error:
                 return _unauthorized(f"The token is not valid: {error}; get another one with `penstock login`"), None
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -9,6 +10,7 @@ from fastapi import Request
 
 from penstock_contracts import event_codec
 from penstock_contracts.event_codec import InvalidEventError
+from penstock_core import run_events
 from penstock_core.deployments.events import Event
 from penstock_core.json_schema import kind
 from penstock_gateway.errors import UnprocessableError
@@ -50,7 +52,7 @@ async def read(request: Request, project: str) -> list[Event]:
         name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-") and value
     }
     try:
-        return [event_codec.event(project, attributes, bodies.parse_json(raw) if raw.strip() else None)]
+        return [_sent(project, attributes, bodies.parse_json(raw) if raw.strip() else None)]
     except InvalidEventError as error:
         raise _refused(error.errors) from error
 
@@ -65,7 +67,7 @@ def _batch(project: str, found: Any) -> list[Event]:
     errors: list[tuple[str, str]] = []
     for n, one in enumerate(given):
         try:
-            events.append(event_codec.event(project, *event_codec.structured(one)))
+            events.append(_sent(project, *event_codec.structured(one)))
         except InvalidEventError as error:
             errors += [(f"[{n}].{attribute}", message) for attribute, message in error.errors]
     if errors:
@@ -75,9 +77,23 @@ def _batch(project: str, found: Any) -> list[Event]:
 
 def _event(project: str, found: Any) -> Event:
     try:
-        return event_codec.event(project, *event_codec.structured(found))
+        return _sent(project, *event_codec.structured(found))
     except InvalidEventError as error:
         raise _refused(error.errors) from error
+
+
+def _sent(project: str, attributes: Mapping[str, Any], data: Any) -> Event:
+    """Return an event of a client.
+
+    Raises:
+        InvalidEventError: an attribute is missing or invalid, or the source is one of the platform: notifications and
+            backfills would believe it, and the platform's own event with the same ID would be a duplicate.
+    """
+    event = event_codec.event(project, attributes, data)
+    if event.source.startswith(run_events.PLATFORM) and event.source != run_events.CLI_SOURCE:
+        text = f"must not begin with {run_events.PLATFORM!r}, as those of the platform do: use a name of your own"
+        raise InvalidEventError([("source", text)])
+    return event
 
 
 def _refused(errors: list[tuple[str, str]]) -> UnprocessableError:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from penstock_adapters import backfill_items
 from penstock_contracts.backfills import BackfillBody, PartitionState
 from penstock_core.deployments.definition import CronTrigger, Definition
-from penstock_core.deployments.partitions import PartitionError, PartitionSet
+from penstock_core.deployments.partitions import PartitionError, PartitionSet, moment
 from penstock_core.errors import InputError
 from penstock_core.frozen import frozen
 from penstock_gateway.errors import UnprocessableError
@@ -96,8 +94,8 @@ async def select_ticks(definition: Definition, name: str, body: BackfillBody) ->
     if not body.since or not body.until:
         raise _invalid("from", "is missing: give the range of ticks (from, to)")
     try:
-        since = _moment(body.since, trigger.tz) - _EPSILON
-        until = min(_moment(body.until, trigger.tz), time.time())
+        since = moment(body.since, trigger.tz) - _EPSILON
+        until = min(moment(body.until, trigger.tz), time.time())
     except InputError as error:
         raise _invalid("from", str(error)) from error
     count = await asyncio.to_thread(_count, trigger, since, until)
@@ -124,17 +122,6 @@ def _count(trigger: CronTrigger, since: float, until: float) -> int:
             break
         count += 1
     return count
-
-
-def _moment(text: str, tz: str) -> float:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"{text[:50]!r} is not a date or a time; use one such as '2026-01-31'") from error
-    at = (found if found.tzinfo else found.replace(tzinfo=ZoneInfo(tz))).timestamp()
-    if not 0 < at < datetime(3000, 1, 1, tzinfo=UTC).timestamp():
-        raise InputError(f"{text[:50]!r} is out of range")
-    return at
 
 
 def _invalid(field: str, message: str) -> UnprocessableError:
