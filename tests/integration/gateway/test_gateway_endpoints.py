@@ -567,6 +567,16 @@ async def test_the_rate_is_limited(platform: Platform, http: Http) -> None:
     assert 1 < int(answer.headers["retry-after"]) <= 100
 
 
+async def test_inference_requests_are_limited_alike(http: Http) -> None:
+    await deploy(http, "inferred", rate=0.01)
+    path = "/v2/models/inferred/infer"
+    assert (await http("POST", path, {"inputs": []})).status == 422
+    assert (await http("POST", path, {"inputs": []})).status == 429
+    assert (await http("POST", "/v1/deployments/inferred/pause", {})).status == 200
+    paused = await http("POST", path, {"inputs": []})
+    assert (paused.status, paused.json()["title"]) == (409, "Conflict")
+
+
 async def test_another_gateway_knows_the_queue(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "LIMIT", 1)  # the unfinished runs are on several pages
     async with running(tmp_path) as platform:

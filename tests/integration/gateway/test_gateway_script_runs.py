@@ -211,6 +211,7 @@ async def test_each_request_can_be_repeated(http: Http) -> None:
         ("POST", "{run}/records", {"points": {"first": 0, "items": [["", 1, 1.0, 1.0]]}}, 422),
         ("POST", "{run}/records", {"points": {"first": 2_000_000, "items": [["a", 1, 1.0, 1.0]]}}, 422),
         ("POST", "{run}/records", {"entries": {"first": 0, "items": [{"param": "a"}]}}, 422),
+        ("POST", "{run}/records", {"entries": {"first": 0, "items": [{"at": 1.0, "text": 5}]}}, 422),
         ("POST", "{run}/records", {"entries": {"first": 0, "items": [{"at": 1.0, "value": "x" * 600_000}]}}, 413),
         ("POST", "{run}/records", {"progress": {"at": 1.0, "done": 5.0, "total": 1.0}}, 422),
         ("POST", "{run}/records", {"artifacts": [{"at": 1.0, "artifact": "a", "value": {"odd": 1}}]}, 422),

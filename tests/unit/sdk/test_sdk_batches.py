@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from penstock import Batch, pipeline, step
+from penstock.runner.warm_run import Program, WarmRun
+from penstock.runner.warm_values import LoadedArtifacts
+from penstock.store import FolderStore
 from penstock_core.errors import DefinitionError
+from penstock_core.facts import RunRequested
 from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline
 
 
 @step(batch=Batch(max=4, wait="5ms"))
 def scaled(rows: list[list[float]], factor: float) -> list[float]:
     assert len(rows) == 1
     return [sum(row) * factor for row in rows]
+
+
+@step(batch=Batch())
+def shifted(values: list[int], by: int = 1) -> list[int]:
+    return [value + by for value in values]
+
+
+@pipeline
+def shifting(value: int):
+    return shifted(value), shifted(value, by=10)
 
 
 @step(batch=Batch())
@@ -52,6 +69,18 @@ def test_calls_in_one_process_are_batches_of_one() -> None:
     assert waiting.local(value=1) == 2
     with pytest.raises(TypeError, match="1 inputs as a batch"):
         failing.local(value=1)
+
+
+def test_a_warm_worker_calls_nodes_of_one_step_with_and_without_a_default(tmp_path: Path) -> None:
+    compiled = shifting.compile()
+    program = Program(compiled, LoadedArtifacts(FolderStore(tmp_path), unsafe=False), "executor")
+    requested = RunRequested(
+        run_id="r1", project="default", pipeline=compiled.name, version=1, inputs={"value": Inline(1)}
+    )
+    run = WarmRun(program, requested)
+    program.run_all([run])
+    assert run.end["outcome"] == "succeeded", run.end
+    assert run.end["outputs"] == {"result": {"items": [{"value": 2}, {"value": 11}]}}
 
 
 def test_the_function_itself_takes_lists() -> None:

@@ -190,6 +190,15 @@ def test_the_quality_of_numbers() -> None:
     assert [one.metric for one in report.crossed] == ["mae"]
 
 
+def test_few_labels_of_a_regression_are_no_classes() -> None:
+    calls, labels = labelled()
+    calls, labels = calls.assign(**{"outputs.result": 2.0}), labels.assign(label=1.0)
+    report = live_quality(calls[:5], labels[:5], at_most={"mae": 0.5})
+    assert (report.kind, report.metrics["mae"], report.crossed) == ("regression", 1.0, [])
+    with pytest.raises(ValueError, match="kind must be 'classification' or 'regression', got 'Regression'"):
+        live_quality(calls, labels, kind="Regression")
+
+
 def test_labels_are_joined_by_the_id_of_the_request_or_the_run() -> None:
     calls, _ = labelled(6)
     labels = pd.DataFrame({"request_id": ["order-1", "r4", "unknown"], "label": ["x", "y", "z"]})

@@ -12,6 +12,12 @@ from penstock.monitoring.reports import METRIC_CROSSED, Crossing, QualityReport
 from penstock.monitoring.statistics import Series
 from penstock.step_context.contexts import context
 
+_METRICS = {
+    "classification": ("accuracy", "precision", "recall", "f1"),
+    "regression": ("mae", "rmse", "bias"),
+}
+"""Metrics by kind."""
+
 
 @step
 def live_quality(
@@ -34,19 +40,21 @@ def live_quality(
         labels: a table with `request_id` and `label`, as `collect_labels` returns it.
         deployment: for the event and the report.
         prediction: the column with the predictions.
-        kind: `classification` or `regression`; default by the labels: regression for numbers with more than 10
-            distinct values.
+        kind: `classification` or `regression`; default by the metrics with thresholds, else by the labels: regression
+            for numbers with more than 10 distinct values.
         at_least: lowest acceptable value by metric, such as `{"accuracy": 0.9}`.
         at_most: highest acceptable value by metric, such as `{"mae": 2.5}`.
         min_rows: with fewer labelled calls, thresholds are not checked.
 
     Raises:
-        ValueError: `prediction` is no column of the calls, or a threshold is for an unknown metric.
+        ValueError: `prediction` is no column of the calls, `kind` is another text, or a threshold is for an unknown
+            metric.
     """
+    if kind not in ("", *_METRICS):
+        raise ValueError(f"live_quality: kind must be 'classification' or 'regression', got {kind!r}")
     rows = joined(calls, labels)
-    numbers = kind == "regression" or (not kind and statistics.is_numeric(rows["label"]))
-    found = "regression" if numbers else "classification"
-    measure = _regression if numbers else _classification
+    found = kind or _kind_of({**(at_least or {}), **(at_most or {})}) or _kind_of_labels(rows["label"])
+    measure = _regression if found == "regression" else _classification
     if rows.empty:
         return QualityReport(found, deployment, len(calls), 0, note="no call has a label")
     if prediction not in rows.columns:
@@ -90,6 +98,15 @@ def _log(report: QualityReport) -> None:
             "rows": report.labelled,
         }
         run.send_event(METRIC_CROSSED, data, key=report.deployment)
+
+
+def _kind_of(thresholds: dict[str, float]) -> str:
+    """Return the kind whose metrics have thresholds: the first labels of a regression may have few distinct values."""
+    return next((kind for kind, names in _METRICS.items() if any(name in names for name in thresholds)), "")
+
+
+def _kind_of_labels(labels: Series) -> str:
+    return "regression" if statistics.is_numeric(labels) else "classification"
 
 
 def _crossed(metrics: dict[str, float], thresholds: dict[str, float], direction: str) -> list[Crossing]:

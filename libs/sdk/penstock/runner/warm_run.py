@@ -319,7 +319,7 @@ class _Sink(MemorySink):
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two calls have the same shared inputs: the same objects, or equal plain values."""
-    return all(
+    return one.keys() == other.keys() and all(
         value is other[name] or (type(value) in (int, float, str, bool, type(None)) and value == other[name])
         for name, value in one.items()
     )

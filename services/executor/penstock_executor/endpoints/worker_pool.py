@@ -147,6 +147,8 @@ class WorkerPool:
             call.answer(_refused(Refusal.BROKEN, self.error))
             return
         call.timer = self._loop.call_later(trigger.wait, self._late, call)
+        self.quiet.clear()  # gateways that do not know yet that it is closing still send calls
+        self.gone.clear()
         self._queue.append(call)
         self._dispatch()
 

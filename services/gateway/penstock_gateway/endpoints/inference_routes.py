@@ -100,25 +100,32 @@ async def infer(features: Features, request: Request, by: By, name: Name) -> Res
     """Runs the deployment with the input tensors by parameter, and answers with the outputs of the run as tensors."""
     endpoint = await features.endpoints.recent(PROJECT, name)
     seconds = endpoint.trigger.wait or 30.0
-    body = await bodies.read_json(request, bodies.JSON_LIMIT)
-    if endpoint.definition.mode is Mode.LOW_LATENCY:
+    is_warm = endpoint.definition.mode is Mode.LOW_LATENCY
+    if is_warm:
         features.endpoints.admit(endpoint)
         features.warm.admit(name, endpoint.trigger.queue)
+    else:
+        await features.endpoints.admit_call(endpoint, None, by)
+    body = await bodies.read_json(request, bodies.JSON_LIMIT)
+    if is_warm:
         revisions = endpoint.revisions()
         version = await features.warm.version(name, revisions) or await features.endpoints.version(endpoint)
         inputs = tensors.inputs(body, version.pipeline)
         warm = await features.warm.call(name, revisions, inputs, seconds, by)
         end: RunFinished | None = warm.end
+        request_id = warm.run_id
     else:
         version = await features.endpoints.version(endpoint)
         inputs = tensors.inputs(body, version.pipeline)
-        end = (await features.endpoints.call(endpoint, inputs, None, seconds, by)).end
+        call = await features.endpoints.call(endpoint, inputs, None, seconds, by)
+        end, request_id = call.end, call.id
     if end is None:
         raise RequestTimeoutError(f"Endpoint {name!r} did not answer within {seconds:g} s")
     if end.outcome is not Outcome.SUCCEEDED:
         kind = RunFailedError if end.outcome is Outcome.FAILED else ConflictError
         raise kind(f"Run {end.run_id} {end.outcome.value}", end.error or "it has no output")
-    answer: Any = await features.outputs.answer(end, f"/v1/runs/{end.run_id}/artifacts/")
+    link = f"/v1/endpoints/{PROJECT}/{name}/requests/{request_id}/artifacts/"
+    answer: Any = await features.outputs.answer(end, link)
     identity = body.get("id") if isinstance(body.get("id"), str) else secrets.token_hex(8)
     found = tensors.outputs(answer)
     return json_response(

@@ -13,6 +13,7 @@ from typing import Any, cast
 from penstock_core import json_schema
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Pipeline, Port
+from penstock_gateway.errors import UnprocessableError
 
 Json = dict[str, Any]
 
@@ -56,7 +57,7 @@ def outputs(answer: Any) -> list[Json]:
     """Return the output tensors of an answer.
 
     Raises:
-        InvalidInputsError: it has no plain form.
+        UnprocessableError: it has no plain form.
     """
     named = cast("Json", answer) if isinstance(answer, dict) else {"result": answer}
     return [_tensor(name, value) for name, value in named.items()]
@@ -130,8 +131,8 @@ def _tensor(name: str, value: Any) -> Json:
         shape.append(len(entries))
         level = entries[0] if entries else 0.0
     elements = [*_flat(cast("list[Any]", value))] if isinstance(value, list) else [value]
-    if len(elements) != math.prod(shape or [1]):
-        raise _invalid(name, "the output is a list of lists of different lengths, which is no tensor")
+    if len(elements) != math.prod(shape or [1]) or (isinstance(value, list) and not _has_shape(value, shape)):
+        raise _no_tensor(name, "is a list of lists of different lengths")
     kinds = {type(one) for one in elements} or {float}
     if kinds <= {bool}:
         kind = "BOOL"
@@ -142,8 +143,21 @@ def _tensor(name: str, value: Any) -> Json:
     elif kinds <= {str}:
         kind = "BYTES"
     else:
-        raise _invalid(name, "the output has values that are no tensor: call the endpoint itself instead")
+        raise _no_tensor(name, "has values of several types, or objects")
     return {"name": name, "datatype": kind, "shape": shape or [1], "data": elements}
+
+
+def _has_shape(value: Any, shape: Sequence[int]) -> bool:
+    """Whether the lists have these lengths at each level."""
+    if not shape:
+        return not isinstance(value, list)
+    entries = cast("list[Any]", value) if isinstance(value, list) else None
+    return entries is not None and len(entries) == shape[0] and all(_has_shape(one, shape[1:]) for one in entries)
+
+
+def _no_tensor(name: str, why: str) -> UnprocessableError:
+    text = f"Output {name!r} {why}, which is no tensor: call the endpoint at /v1/endpoints instead"
+    return UnprocessableError("The output of the run is no tensor", text)
 
 
 def _invalid(field: str, message: str) -> InvalidInputsError:

@@ -177,12 +177,14 @@ class WarmCalls:
     async def _call(self, name: str, revisions: Revisions, inputs: dict[str, Any], by: str, role: str) -> WarmCall:
         run_id = ids.recorded_run_id(time.time_ns() // 1_000_000, os.urandom(10))
         while True:
-            while not (options := self._options(name, revisions)):
+            while not (options := self._options(name, revisions, role)):
+                if role == "shadow":
+                    raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
                 await self._changed.wait()
             executor, served = _choose(options, revisions, role)
-            if role == "shadow" and served.version != revisions[served.revision].other_versions.get(role):
-                raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
-            run = await self._request(run_id, served, revisions[served.revision], inputs, by, role)
+            definition = revisions[served.revision]
+            ran = role if served.version == definition.other_versions.get(role) else ""
+            run = await self._request(run_id, served, definition, inputs, by, ran)
             reply = await self._send(executor, served, run)
             match reply.refused:
                 case None if reply.end is not None:
@@ -203,13 +205,14 @@ class WarmCalls:
 
     # ------------------------------------------------------------------------------------------------------ executors
 
-    def _options(self, name: str, revisions: Revisions) -> list[Option]:
-        return [
+    def _options(self, name: str, revisions: Revisions, role: str = "") -> list[Option]:
+        found = [
             (executor, served)
             for executor in self._executors.values()
             for served in executor.served
             if served.deployment == name and served.project == PROJECT and served.revision in revisions
         ]
+        return _allowed(found, revisions, role)
 
     async def _announced(self, message: Msg) -> None:
         try:
@@ -324,16 +327,29 @@ class WarmCalls:
             future.set_result(CallReply(refused=Refusal.CRASHED, detail=f"it sent an invalid reply: {error}"))
 
 
+def _allowed(options: Sequence[Option], revisions: Revisions, role: str) -> list[Option]:
+    """Return where a call with a role may go: a canary or shadow version runs no other calls, ready or not.
+
+    It does only if its number is also that of the deployment's own version, so that no other one is announced.
+    """
+
+    def role_of(served: ServedEndpoint) -> str:
+        others = revisions[served.revision].other_versions
+        return next((other for other, version in others.items() if version == served.version), "")
+
+    if role == "shadow":
+        return [one for one in options if revisions[one[1].revision].other_versions.get(role) == one[1].version]
+    with_own = {served.revision for _, served in options if not role_of(served)}
+    return [one for one in options if role_of(one[1]) in ("", role) or one[1].revision not in with_own]
+
+
 def _choose(options: Sequence[Option], revisions: Revisions, role: str) -> Option:
     """Return where a call goes: to the newest revision with a ready worker, there to the version for its role."""
     options = [one for one in options if one[1].ready] or options
     revision = max(served.revision for _, served in options)
     options = [one for one in options if one[1].revision == revision]
-    definition = revisions[revision]
-    others = definition.other_versions
-    own = [one for one in options if one[1].version not in others.values()]
-    for_role = [one for one in options if role and one[1].version == others.get(role)]
-    found = for_role or own or options
+    found = [one for one in options if role and one[1].version == revisions[revision].other_versions.get(role)]
+    found = found or options
     version = max(served.version for _, served in found)
     best = [one for one in found if one[1].version == version]
     return min(best, key=lambda one: len(one[0].calls) / max(1, one[1].ready))

@@ -147,6 +147,8 @@ def _messages(run_id: str, body: ScriptRecordsBody) -> list[Message]:
     if body.entries is not None and body.entries.items:
         if not all(isinstance(entry.get("at"), int | float) for entry in body.entries.items):
             raise UnprocessableError("An entry is not valid", "its time, 'at', is missing")
+        if not all(isinstance(entry.get("text", ""), str) for entry in body.entries.items):
+            raise UnprocessableError("An entry is not valid", "its 'text' must be a string")
         if len(orjson.dumps(body.entries.items)) > _ENTRIES_BYTES:
             raise ContentTooLargeError("The entries are too large", f"send at most {_ENTRIES_BYTES} bytes at once")
         found += Messages(attempt, entries=body.entries.first).output(body.entries.items)

@@ -1,0 +1,24 @@
+"""Tensors of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock_gateway.endpoints import tensors
+from penstock_gateway.errors import UnprocessableError
+
+
+def test_lists_are_tensors() -> None:
+    assert tensors.outputs([[1, 2], [3, 4]]) == [
+        {"name": "result", "datatype": "INT64", "shape": [2, 2], "data": [1, 2, 3, 4]}
+    ]
+    assert tensors.outputs({"n": 1.5, "none": []}) == [
+        {"name": "n", "datatype": "FP64", "shape": [1], "data": [1.5]},
+        {"name": "none", "datatype": "FP64", "shape": [0], "data": []},
+    ]
+
+
+@pytest.mark.parametrize("value", [[[1, 2], [3], [4, 5, 6]], [[1], [2, 3], []], [[1], 2], [1, [2]]])
+def test_lists_of_different_lengths_are_no_tensor(value: object) -> None:
+    with pytest.raises(UnprocessableError, match="The output of the run is no tensor"):
+        tensors.outputs(value)
