@@ -41,6 +41,9 @@ _AT_ONCE = 4
 _WAITING = 100
 """Undelivered notifications of a rule that wait for another attempt; further ones are dead letters at once."""
 
+_REDELIVERY = 60.0
+"""Seconds by which the next delivery can come later than it is due, on a busy platform."""
+
 _DRAIN = 12.0
 """Seconds that deliveries have to end when the gateway stops: longer than a request can take."""
 
@@ -78,7 +81,7 @@ class Notifier:
         self._patience = patience
         self._clock = clock
         self._sending: Counter[_Rule] = Counter()
-        self._waiting: dict[_Rule, set[int]] = {}
+        self._waiting: dict[_Rule, dict[int, float]] = {}
         self._workers = [
             DurableWorker(context, subjects.EVENTS, subjects.NOTIFICATIONS_CONSUMER, self._decide, prefetch=2),
             DurableWorker(
@@ -147,13 +150,13 @@ class Notifier:
         if self._sending[key] >= _AT_ONCE:
             raise RetryLaterError("other notifications of the rule are being sent", 1.0, logging.DEBUG)
         self._sending[key] += 1
-        waiting = self._waiting.setdefault(key, set())
+        waiting = self._waiting.setdefault(key, {})
         try:
             refused = await self._sender.send(due, rule)
         except NotSentError as error:
             await self._failed(delivery, due, error, waiting)
         else:
-            waiting.discard(delivery.stream_seq)
+            waiting.pop(delivery.stream_seq, None)
             self._context.log.info("notification sent", deployment=due.deployment, rule=due.rule, on=due.on.value)
             if refused:
                 self._context.log.warning("recipients were refused", deployment=due.deployment, rule=due.rule)
@@ -164,15 +167,21 @@ class Notifier:
                 if not waiting:
                     del self._waiting[key]
 
-    async def _failed(self, delivery: Delivery, due: NotificationDue, error: NotSentError, waiting: set[int]) -> None:
-        age = self._clock() - delivery.at
-        others = waiting - {delivery.stream_seq}
-        if error.final or age >= self._patience or len(others) >= _WAITING:
+    async def _failed(
+        self, delivery: Delivery, due: NotificationDue, error: NotSentError, waiting: dict[int, float]
+    ) -> None:
+        now = self._clock()
+        age = now - delivery.at
+        waiting.pop(delivery.stream_seq, None)
+        # Another gateway may have got the next delivery of those that should have come again by now.
+        for sequence in [one for one, until in waiting.items() if until < now]:
+            del waiting[sequence]
+        if error.final or age >= self._patience or len(waiting) >= _WAITING:
             await self._letters.add_notification(delivery, due, str(error))
-            waiting.discard(delivery.stream_seq)
             return
-        waiting.add(delivery.stream_seq)
-        raise RetryLaterError(f"notification not sent: {error}", notifications.retry_delay(age))
+        delay = notifications.retry_delay(age)
+        waiting[delivery.stream_seq] = now + delay + _REDELIVERY
+        raise RetryLaterError(f"notification not sent: {error}", delay)
 
     async def _current_rule(self, due: NotificationDue) -> NotifyRule | None:
         """The rule as it is now: one that was corrected counts for what is not delivered yet."""
