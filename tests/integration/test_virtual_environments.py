@@ -164,6 +164,31 @@ async def test_unused_environments_are_removed_and_used_ones_stay(index: Package
     assert not (folder / new.digest()).exists()
 
 
+async def test_an_environment_whose_interpreter_was_uninstalled_is_installed_again(
+    index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = await resolve(declared(index, "base"))
+    environments = VirtualEnvironments(tmp_path / "environments", 10**9, 60)
+    for user in (environments, VirtualEnvironments(tmp_path / "environments", 10**9, 60)):
+        python = await user.install(lock, Indexes(index.url), lambda line: None)
+        Path(python).unlink()
+        Path(python).symlink_to(tmp_path / "uninstalled")
+        environments.release()
+    assert user.find(lock.digest()) is None
+    async with asyncio.timeout(60):
+        assert await user.install(lock, Indexes(index.url), lambda line: None) == python
+    assert imported(python, "import base; print(base.VERSION)") == "1.5"
+
+
+async def test_an_installation_does_not_wait_for_another_process_for_ever(index: PackageIndex, tmp_path: Path) -> None:
+    lock = await resolve(declared(index, "base"))
+    other = VirtualEnvironments(tmp_path, 10**9, 60)
+    waiting = VirtualEnvironments(tmp_path, 10**9, 0.3)
+    async with other._exclusive(lock.digest()):
+        with pytest.raises(UnavailableError, match=r"another process .* for 0\.3 s"):
+            await waiting.install(lock, Indexes(index.url), lambda line: None)
+
+
 async def test_a_uv_lock_is_used_as_it_is(index: PackageIndex, tmp_path: Path) -> None:
     project = (
         '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["tools"]\n'

@@ -35,6 +35,9 @@ _LOG_INTERVAL = 0.2
 _LOG_LINES = 200
 """Lines in one message of a log."""
 
+_MOST_LINES = 20_000
+"""Lines of one build that are stored; a build script can print without end."""
+
 Park = Callable[[Delivery, str], Awaitable[None]]
 
 
@@ -89,6 +92,7 @@ class EnvironmentBuilds:
                 finished = EnvironmentFinished(error=str(error))
         await self._append(f"{prefix}.finished", finished.model_copy(update={"seconds": time.monotonic() - start}))
         if self._installed is not None:
+            self._installed.release()  # builders run nothing in environments
             await self._installed.remove_unused()
 
     async def _build(self, declaration: EnvironmentDeclaration, log: Log) -> LockedEnvironment:
@@ -122,10 +126,15 @@ class _Lines:
         self._bus = bus
         self._subject = subject
         self._lines: list[str] = []
+        self._count = 0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, line: str) -> None:
-        self._lines.append(line)
+        self._count += 1
+        if self._count <= _MOST_LINES:
+            self._lines.append(line)
+        elif self._count == _MOST_LINES + 1:
+            self._lines.append(f"… only the first {_MOST_LINES} lines are stored")
 
     async def __aenter__(self) -> _Lines:
         self._task = asyncio.create_task(self._publish())

@@ -60,6 +60,7 @@ class DeclaredEnvironments:
             self._log("installing an environment", digest=wanted.digest[:12], python=lock.python)
             indexes = Indexes(wanted.index, tuple(wanted.extra_indexes))
             python = await self._installed.install(lock, indexes, lambda line: self._log("uv", line=line))
+            await self._installed.remove_unused()
         return Interpreter(python, wanted.digest)
 
     async def modules(self) -> Path:

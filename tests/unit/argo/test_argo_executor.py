@@ -292,3 +292,40 @@ async def test_an_attempt_that_is_cancelled_while_a_worker_is_asked_ends(monkeyp
         assert bench.executor.refusal(A) or bench.ends
         assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
         assert bench.api.created == [] and "penstock-x" not in bench.api.deleted
+
+
+@pytest.mark.parametrize(
+    "error", [ApiError("forbidden: exceeded quota", 403, "Forbidden"), ApiError("no", 422, "Invalid")]
+)
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "after waiting for room"])
+async def test_an_attempt_that_is_cancelled_while_kubernetes_refuses_its_workflow_ends_once(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, later: bool
+) -> None:
+    async with running(monkeypatch, max_pending=1) as bench:
+        creating, answer = asyncio.Event(), asyncio.Event()
+        create = bench.api.create_workflow
+
+        async def create_workflow(body: Json) -> Json:
+            if body["metadata"]["name"] != manifest.name(A):
+                return await create(body)
+            creating.set()
+            await answer.wait()
+            raise error
+
+        monkeypatch.setattr(bench.api, "create_workflow", create_workflow)
+        if later:
+            await bench.executor.submit(attempt(B))
+        submitting = asyncio.create_task(bench.executor.submit(attempt(A)))
+        if later:
+            await submitting
+            bench.executor.claimed(B, f"{manifest.name(B)}.u")  # now there is room
+        await asyncio.wait_for(creating.wait(), 20)
+        await bench.executor.cancel(*A, "enough")
+        assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
+        answer.set()
+        await submitting
+        await bench.executor.submit(attempt(("r", "c", 1)))
+        async with asyncio.timeout(20):
+            while manifest.name(("r", "c", 1)) not in bench.api.created:  # the executor still watches the cluster
+                await asyncio.sleep(0.01)
+        assert len(bench.ends) == 1

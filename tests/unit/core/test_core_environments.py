@@ -103,6 +103,12 @@ def test_markers_and_extras_are_kept() -> None:
         ({"requirements": ("/srv/x.whl",)}, "local files"),
         ({"requirements": ("x @ file:///etc/passwd",)}, "refers to a file"),
         ({"requirements": ("x @ ../x.whl",)}, "refers to a file"),
+        ({"requirements": ("x @ folder/../../x.whl",)}, "refers to a file"),
+        ({"requirements": ("x @ FILE:///etc/passwd",)}, "refers to a file"),
+        ({"requirements": ("folder/../../x",)}, "local files"),
+        ({"requirements": ("https://host/x.whl",)}, "NAME @ https"),
+        ({"requirements": ("x \\",)}, "name of a distribution"),
+        ({"requirements": ("x @ https://host/${UV_INDEX_URL}",)}, "environment variable"),
         ({"requirements": ("x @ git+https://host/x",)}, "repository"),
         ({"requirements": ("x @ https://user:secret@host/x.whl",)}, "password"),
         ({"requirements": ("a\nb",)}, "printable"),
@@ -111,10 +117,27 @@ def test_markers_and_extras_are_kept() -> None:
         ({"index": "https://user:secret@host/simple"}, "password"),
         ({"index": "--help"}, "not the URL"),
         ({"extra_indexes": ("ftp://host",)}, "not the URL"),
+        ({"extra_indexes": ("https://host/${UV_INDEX_URL}",)}, "not the URL"),
         ({"uv_lock": "version = 1"}, "pyproject"),
+        ({"uv_lock": "x", "pyproject": 'url = "https://user:secret@host/simple"'}, r"pyproject\.toml contains a user"),
+        ({"uv_lock": 'registry = "https://token@host/simple"', "pyproject": "x"}, r"uv\.lock contains a user"),
         ({"uv_lock": "x", "pyproject": "x", "requirements": ("a",)}, "leave requirements"),
     ],
 )
 def test_what_cannot_be_built_everywhere_is_refused(parts: dict[str, object], reason: str) -> None:
-    with pytest.raises((InvalidDeclarationError, ValueError), match=reason):
+    with pytest.raises((InvalidDeclarationError, ValueError), match=reason) as raised:
         declared(**parts)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x", "x[a,b]~=1.0", "x ; python_version < '3.13'", "x (>=1)", "x @ https://host/@scope/x.whl", "x!=1,<3"],
+)
+def test_requirements_of_every_form_are_accepted(line: str) -> None:
+    assert declared(requirements=(line,)).requirements == (line,)
+
+
+def test_an_address_in_a_pyproject_is_no_password() -> None:
+    project = 'authors = [{email = "ada@host"}]\nurls = {a = "https://host/a?b=c@d", b = "https://host/@scope"}'
+    assert declared(pyproject=project, uv_lock="x").pyproject == project

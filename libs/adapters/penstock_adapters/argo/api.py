@@ -27,7 +27,6 @@ PAGE = 500
 """Most objects of one answer of a list."""
 
 _CONNECT = 5.0
-_LINE_LIMIT = 4 * 2**20
 
 Json = dict[str, Any]
 

@@ -209,20 +209,27 @@ class ArgoExecutor:
             self._host(name, submitted, runner.rpartition(".")[0])
             self._observe(submitted.workflow)
         elif not await self._assign(name, submitted) and submitted.reason is None and self._has_room:
-            await self._create(name, submitted)
+            try:
+                await self._create(name, submitted)
+            except BaseException as error:
+                known = self._submitted.pop(name, None)
+                if known is None and isinstance(error, PenstockError):
+                    return  # it was cancelled meanwhile, and its end is reported
+                raise
 
     async def _create(self, name: str, submitted: _Submitted) -> None:
-        """Create the Workflow of an attempt."""
+        """Create the Workflow of an attempt. It may be cancelled meanwhile, and then end here.
+
+        Raises:
+            SubmissionRefusedError: Kubernetes refuses the Workflow.
+            UnavailableError: the quota is used up, or the API server does not answer.
+        """
         submitted.created, submitted.since = True, time.monotonic()
         try:
             await self._api.create_workflow(manifest.build(submitted.attempt, self._pool, self._config))
         except ApiError as error:
             if error.reason != "AlreadyExists":
-                del self._submitted[name]
                 raise _refused(error, self._config) from error
-        except BaseException:
-            del self._submitted[name]
-            raise
         self._observe(name)
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
@@ -534,9 +541,11 @@ class ArgoExecutor:
             try:
                 await self._create(name, submitted)
             except UnavailableError:
-                self._submitted[name], submitted.created = submitted, False  # tried again at the next check
+                submitted.created = False  # tried again at the next check
             except PenstockError as error:
-                self._report(submitted, Verdict(Outcome.FAILED, type(error).__name__, str(error)))
+                if name in self._submitted:
+                    refused = Verdict(Outcome.FAILED, type(error).__name__, str(error))
+                    self._end(name, submitted, submitted.reason or refused)
 
     def _check_one(self, name: str, submitted: _Submitted, now: float) -> None:
         if submitted.reason is not None and not submitted.deleted:

@@ -50,9 +50,9 @@ class Indexes:
 
     def options(self) -> list[str]:
         """Return the options of uv."""
-        first = ["--default-index", self.index] if self.index else []
+        first = [f"--default-index={self.index}"] if self.index else []
         # The first index that has a distribution counts, as uv does by default: nobody can replace it on another one.
-        return [*first, *(word for url in self.extra for word in ("--index", url))]
+        return [*first, *(f"--index={url}" for url in self.extra)]
 
 
 async def run(arguments: Sequence[str], folder: Path, log: Log, timeout: float, stdin: str = "") -> str:

@@ -62,7 +62,7 @@ def _compile(declaration: EnvironmentDeclaration) -> list[str]:
 
 def _export(declaration: EnvironmentDeclaration) -> list[str]:
     """Read `uv.lock`. Nothing is resolved, so a lock that does not fit `pyproject.toml` is refused."""
-    extras = (word for name in declaration.extras for word in ("--extra", name))
+    extras = (f"--extra={name}" for name in declaration.extras)
     # The project itself is code, which travels in the source bundle.
     options = ("--locked", "--no-emit-project", "--no-dev", "--format", "requirements.txt")
     return ["export", *options, *_OUTPUT, "--python", declaration.python, *extras]

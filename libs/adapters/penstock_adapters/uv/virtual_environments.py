@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from penstock_core.environments.lock import EnvironmentLock
 from penstock_core.errors import UnavailableError
 
 _WAIT = 0.1
+_CHECK = 60.0
+"""Seconds that the interpreter of a new environment may take to start."""
+
 _COMPLETE = "penstock-environment"
 """File in an environment that is complete; its time of change is when the environment was used last."""
 
@@ -43,8 +47,10 @@ class VirtualEnvironments:
 
     def find(self, digest: str) -> str | None:
         """Return the interpreter of an environment that is installed, and keep it from being removed."""
+        if digest in self._used and not self._is_usable(digest):
+            os.close(self._used.pop(digest))
         if digest not in self._used:
-            if not (self._folder / digest / _COMPLETE).is_file():
+            if not self._is_usable(digest):
                 return None
             shared = self._open(digest)
             try:
@@ -52,14 +58,13 @@ class VirtualEnvironments:
             except OSError:  # it is being removed
                 os.close(shared)
                 return None
-            if not (self._folder / digest / _COMPLETE).is_file():
+            if not self._is_usable(digest):
                 os.close(shared)
                 return None
             self._used[digest] = shared
         with contextlib.suppress(OSError):
             os.utime(self._folder / digest / _COMPLETE)
-        python = self._folder.resolve() / digest / "bin" / "python"
-        return str(python) if os.access(python, os.X_OK) else None
+        return str(self._python(digest))
 
     async def install(self, lock: EnvironmentLock, indexes: Indexes, log: Log) -> str:
         """Return the interpreter of an environment; install it if it is not there.
@@ -72,7 +77,7 @@ class VirtualEnvironments:
         while (python := self.find(digest)) is None:
             try:
                 async with self._exclusive(digest):
-                    if not (self._folder / digest / _COMPLETE).is_file():
+                    if not self._is_usable(digest):
                         await self._install(lock, indexes, log)
             except OSError as error:
                 raise UnavailableError(f"environment {digest[:12]} cannot be installed: {error}") from error
@@ -87,6 +92,13 @@ class VirtualEnvironments:
     async def remove_unused(self) -> list[str]:
         """Remove environments beyond the limit that no process uses; return their digests."""
         return await asyncio.to_thread(self._remove_unused)
+
+    def _python(self, digest: str) -> Path:
+        return self._folder.resolve() / digest / "bin" / "python"
+
+    def _is_usable(self, digest: str) -> bool:
+        """Whether an environment is complete, and the interpreter that it links to was not uninstalled since."""
+        return (self._folder / digest / _COMPLETE).is_file() and os.access(self._python(digest), os.X_OK)
 
     async def _install(self, lock: EnvironmentLock, indexes: Indexes, log: Log) -> None:
         digest = lock.digest()
@@ -121,6 +133,7 @@ class VirtualEnvironments:
     async def _exclusive(self, digest: str) -> AsyncGenerator[None]:
         """Hold the lock of a digest alone. The kernel releases that of a process that was killed."""
         lock = self._open(digest)
+        deadline = time.monotonic() + self._timeout
         try:
             while True:
                 try:
@@ -128,7 +141,11 @@ class VirtualEnvironments:
                     break
                 except BlockingIOError:
                     await asyncio.sleep(_WAIT)
-                if (self._folder / digest / _COMPLETE).is_file():
+                if time.monotonic() > deadline:
+                    raise UnavailableError(
+                        f"another process has used or installed environment {digest[:12]} for {self._timeout:g} s"
+                    )
+                if self._is_usable(digest):
                     break  # another process has installed it, and uses it already
             yield
         finally:
@@ -171,7 +188,14 @@ async def _check(python: Path, version: str) -> None:
         stderr=asyncio.subprocess.STDOUT,
         env={},
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _CHECK)
+    except TimeoutError:
+        raise UnavailableError(f"Python {version} did not start in the new environment in {_CHECK:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     found = output.decode(errors="replace").strip()
     if process.returncode != 0 or found != version:
         raise EnvironmentBuildError(f"Python {version} does not start in the new environment: {found[-500:]}")

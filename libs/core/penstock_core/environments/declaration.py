@@ -25,6 +25,8 @@ _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*")
 _INDEX = re.compile(r"https?://\S+\Z")
 _CREDENTIALS = re.compile(r"://[^/\s@]*@")
+_FILE_CREDENTIALS = re.compile(r"https?://[^/\s@?#\"']+@")
+_AFTER_NAME = ("", *"=<>!~;(@")
 
 
 class InvalidDeclarationError(PenstockError, ValueError):
@@ -88,14 +90,18 @@ class EnvironmentDeclaration:
             yield f"it has more than {LINES} requirements"
         for line in (*self.requirements, *self.constraints):
             if (problem := _line_problem(line)) is not None:
-                yield f"requirement {line[:200]!r} {problem}"
+                yield f"requirement {_CREDENTIALS.sub('://***@', line)[:200]!r} {problem}"
         for index in (self.index, *self.extra_indexes):
-            if index and (not _INDEX.match(index) or len(index) > LINE):
-                yield f"{index[:200]!r} is not the URL of a package index"
-            elif _CREDENTIALS.search(index):
-                yield "the URL of an index contains a user or a password: configure them where the builder runs"
+            if index and (problem := _index_problem(index)) is not None:
+                yield problem
+        yield from self._file_problems()
+
+    def _file_problems(self) -> Iterator[str]:
         if max(len(self.pyproject), len(self.uv_lock)) > FILE:
             yield f"pyproject.toml or uv.lock has more than {FILE} characters"
+        for name, content in (("pyproject.toml", self.pyproject), ("uv.lock", self.uv_lock)):
+            if _FILE_CREDENTIALS.search(content):
+                yield f"a URL in {name} contains a user or a password: configure them where the builder runs"
         if self.uv_lock and not self.pyproject:
             yield "uv.lock needs the pyproject.toml that it belongs to"
         if self.uv_lock and (self.requirements or self.constraints):
@@ -112,17 +118,33 @@ def normal(line: str) -> str:
     return name + line[found.end() :].replace(" ", "" if ";" not in line and "@" not in line else " ")
 
 
+def _index_problem(index: str) -> str | None:
+    if _CREDENTIALS.search(index):
+        return "the URL of an index contains a user or a password: configure them where the builder runs"
+    if not _INDEX.match(index) or len(index) > LINE or "${" in index:
+        return f"{index[:200]!r} is not the URL of a package index"
+    return None
+
+
 def _line_problem(line: str) -> str | None:
     if not line.strip() or len(line) > LINE or not line.isprintable():
         return f"must have 1 to {LINE} printable characters"
     if line.lstrip().startswith("-"):
         return "is an option: only requirements such as 'pandas>=2' are possible here"
-    if _NAME.match(line.strip()) is None or line.strip().startswith((".", "/")):
-        return "does not begin with the name of a distribution: local files and folders cannot be installed"
-    if "file:" in line or re.search(r"@\s*[./]", line):
-        return "refers to a file: the builder has none of your files. Put the package on an index"
-    if re.search(r"@\s*(git|hg|svn|bzr)\+", line):
+    name = _NAME.match(line.strip())
+    rest = line.strip()[name.end() :] if name is not None else "?"
+    if rest[:1] not in _AFTER_NAME:
+        return (
+            "does not begin with the name of a distribution: expected 'NAME', 'NAME>=1' or 'NAME @ https://…'; "
+            "local files and folders cannot be installed"
+        )
+    if "${" in line:
+        return "refers to an environment variable: the builder has none of yours"
+    target = rest[1:].strip().lower() if rest.startswith("@") else ""
+    if re.match(r"(git|hg|svn|bzr)\+", target):
         return "refers to a repository, for which no hash can be locked: put a wheel of it on an index"
+    if target and not target.startswith(("http://", "https://")):
+        return "refers to a file: the builder has none of your files. Put the package on an index"
     if _CREDENTIALS.search(line):
         return "contains a user or a password: configure them where the builder runs"
     return None
