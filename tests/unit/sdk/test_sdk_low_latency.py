@@ -45,6 +45,8 @@ def test_wrong_options_are_refused() -> None:
 
     assert paths() == []
     assert paths(triggers=[]) == ["mode"]
+    assert paths(triggers=[{**endpoint, "wait": 0}]) == ["triggers[0].wait"]
+    assert paths(triggers=[{**endpoint, "wait": 0}], mode="elastic") == []
     assert paths(version=2, canary={"version": 2, "weight": 1.5}) == ["canary.weight", "canary.version"]
     assert paths(mode="elastic", shadow={"version": 2}) == ["shadow"]
     wrong = {"min_workers": 5, "max_workers": 2, "idle": 0.1, "record": 2}

@@ -190,6 +190,21 @@ def test_the_quality_of_numbers() -> None:
     assert [one.metric for one in report.crossed] == ["mae"]
 
 
+def test_numbers_that_are_missing_more_often_drift() -> None:
+    numbers = pd.Series(np.random.default_rng(5).normal(size=400))
+    missing = numbers.where(np.arange(400) % 2 == 0)
+    found = compare("age", numbers, missing, psi=0.2, p_value=0.01)
+    assert (found.test, found.drifted) == ("chi2", True)
+    same = compare("age", missing, missing.sample(frac=1, random_state=1), psi=0.2, p_value=0.01)
+    assert (same.drifted, same.p_value) == (False, 1.0)
+
+
+def test_columns_can_be_numbered() -> None:
+    table = pd.DataFrame(np.random.default_rng(5).normal(size=(50, 2)))
+    report = data_drift(table, table.rename(columns=lambda n: f"inputs.{n}"), prefix="inputs.")
+    assert [column.name for column in report.columns] == ["0", "1"]
+
+
 def test_few_labels_of_a_regression_are_no_classes() -> None:
     calls, labels = labelled()
     calls, labels = calls.assign(**{"outputs.result": 2.0}), labels.assign(label=1.0)

@@ -152,7 +152,8 @@ class EndpointTrigger:
     """Runs for HTTP requests to the endpoint of the deployment. The body of a request has the inputs of its run.
 
     Attributes:
-        wait: seconds that a request waits for its run, unless it says otherwise; then it is answered later.
+        wait: seconds that a request waits for its run, unless it says otherwise; then it is answered later. With mode
+            `low_latency`: the time limit of the run.
         rate: requests per second that each gateway accepts on average; 0: any number.
         queue: unfinished requests; further ones are refused.
         min_workers: with mode `low_latency`: worker processes that each executor keeps. With 0, the first request

@@ -52,6 +52,8 @@ def problems(definition: Definition) -> list[Problem]:
             found.append((f"{at}.name", f"another trigger of the deployment is called {trigger.name!r}"))
         if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
             found.append((at, "a deployment has at most one endpoint"))
+        if isinstance(trigger, EndpointTrigger) and definition.mode is Mode.LOW_LATENCY and not trigger.wait:
+            found.append((f"{at}.wait", "must be more than 0 seconds: it is the time limit with mode 'low_latency'"))
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
         found += [(f"{at}.{path}", message) for path, message in _partition_problems(trigger, definition)]
     return [*found, *_declared_partitions(definition), *late.problems(definition), *rules_problems(definition.notify)]

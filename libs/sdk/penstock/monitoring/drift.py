@@ -32,7 +32,8 @@ def data_drift(
     A column drifted if its population stability index is at least `psi`, and the chance that both samples have one
     distribution is below `p_value` divided by the number of columns. That chance is the p-value of the two-sample
     Kolmogorov-Smirnov test for numbers, and of the chi-squared test for categories (texts, booleans, and numbers with
-    at most 10 distinct values in the reference).
+    at most 10 distinct values in the reference). Where numbers are missing, a chi-squared test also compares the
+    shares of missing ones.
 
     Logs the metrics `drifted_columns`, `drift_share`, `max_psi` and `psi/COLUMN`, a table `drift`, a text `report`
     and, where matplotlib is installed, a figure `distributions`. If at least `min_columns` drifted, it sends the event
@@ -52,9 +53,10 @@ def data_drift(
     Raises:
         ValueError: none of the columns is in `current`, or one of `columns` is not in the reference.
     """
+    reference, current = reference.rename(columns=str), current.rename(columns=str)
     if wrong := [name for name in columns or [] if name not in reference.columns]:
         raise ValueError(f"data_drift: the reference has no column {wrong[0]!r}; it has {_list(reference)}")
-    names = [str(name) for name in columns or reference.columns]
+    names = columns or [*reference.columns]
     pairs = {name: f"{prefix}{name}" for name in names}
     return _compare("data", deployment, reference, current, pairs, (psi, p_value, min_columns, min_rows))
 

@@ -17,7 +17,8 @@ class ColumnDrift:
 
     Attributes:
         kind: `numeric` or `categorical`.
-        test: `ks` (two-sample Kolmogorov-Smirnov) for numbers, `chi2` (chi-squared) for categories.
+        test: `ks` (two-sample Kolmogorov-Smirnov) for numbers, `chi2` (chi-squared) for categories, and for numbers
+            of which another share is missing.
         statistic, p_value: of the test.
         psi: population stability index; missing values are a group of their own.
         drifted: whether the p-value and the PSI are beyond their thresholds.

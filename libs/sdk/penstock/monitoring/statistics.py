@@ -28,15 +28,12 @@ def compare(name: str, reference: Series, current: Series, *, psi: float, p_valu
     numeric = is_numeric(reference)
     reference, current = _clean(reference, numeric=numeric), _clean(current, numeric=numeric)
     bins = _bins(reference, current) if numeric else _categories(reference, current)
-    if numeric:
-        statistic, chance = _kolmogorov_smirnov(reference.dropna(), current.dropna())
-    else:
-        statistic, chance = _chi_squared(*bins)
+    test, statistic, chance = _numbers_test(reference, current) if numeric else ("chi2", *_chi_squared(*bins))
     index = population_stability(*bins)
     return ColumnDrift(
         name=name,
         kind="numeric" if numeric else "categorical",
-        test="ks" if numeric else "chi2",
+        test=test,
         statistic=statistic,
         p_value=chance,
         psi=index,
@@ -100,6 +97,18 @@ def _categories(reference: Series, current: Series) -> tuple[np.ndarray, np.ndar
 def _occurring(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = (reference + current) > 0
     return reference[kept].astype(float), current[kept].astype(float)
+
+
+def _numbers_test(reference: Series, current: Series) -> tuple[str, float, float]:
+    """Test the numbers and, where some are missing, their share; return the more significant test of the two."""
+    statistic, chance = _kolmogorov_smirnov(reference.dropna(), current.dropna())
+    expected, found = (np.array([one.notna().sum(), one.isna().sum()]) for one in (reference, current))
+    if not expected[1] + found[1]:
+        return "ks", statistic, chance
+    other, chance_of_missing = _chi_squared(*_occurring(expected, found))
+    if chance_of_missing < chance:
+        return "chi2", other, min(1.0, 2 * chance_of_missing)
+    return "ks", statistic, min(1.0, 2 * chance)
 
 
 def _kolmogorov_smirnov(reference: Series, current: Series) -> tuple[float, float]:

@@ -136,7 +136,7 @@ class WarmCalls:
             name: of the deployment.
             revisions: its definitions by revision, with an endpoint.
             inputs: of the run, which override those of the deployment.
-            seconds: the time limit.
+            seconds: the time limit, if it is less than that of the endpoint.
             by: the principal that makes the request.
 
         Raises:
@@ -145,10 +145,12 @@ class WarmCalls:
             UnavailableError: no executor serves the endpoint, or the worker died.
             RequestTimeoutError: the time limit has passed.
         """
+        definition = revisions[max(revisions)]
+        if definition.endpoint is not None:
+            seconds = min(seconds, definition.endpoint.wait)
         self._running[name] += 1
         try:
             async with asyncio.timeout(seconds):
-                definition = revisions[max(revisions)]
                 if _selected(definition.shadow):
                     self._mirror(name, revisions, inputs, seconds, by)
                 role = "canary" if _selected(definition.canary) else ""
