@@ -309,7 +309,7 @@ class Revocations(Protocol):
     """What a gateway refuses although its issuer signed it: single tokens, and all tokens of a person."""
 
     async def refused(self, digest: str, user: str) -> bool:
-        """Return whether the token with this digest is revoked, or its user is blocked."""
+        """Return whether the token is revoked that has this digest without its signature, or its user is blocked."""
         ...
 
     async def revoke(self, digest: str, until: float, now: float) -> None:

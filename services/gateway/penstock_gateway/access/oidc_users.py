@@ -124,7 +124,7 @@ class OidcUsers:
             if len(self._known) > _LIMIT:
                 self._known.popitem(last=False)
         if now - known.checked_at > FRESH:
-            if await self._revocations.refused(digest, known.grant.principal.name):
+            if await self._revocations.refused(_signed(token), known.grant.principal.name):
                 self._known.pop(digest, None)
                 raise InvalidTokenError("it was revoked, or its user is blocked")
             known.checked_at = now
@@ -133,9 +133,14 @@ class OidcUsers:
     async def revoke(self, token: str, digest: str) -> None:
         """Refuse a token from now on. Raises as `grant`."""
         claims = await self._verifier.claims(token)
-        await self._revocations.revoke(digest, float(claims["exp"]), self._clock())
+        await self._revocations.revoke(_signed(token), float(claims["exp"]), self._clock())
         self._known.pop(digest, None)
 
     def forget(self) -> None:
         """Look all tokens up again: a user was blocked."""
         self._known.clear()
+
+
+def _signed(token: str) -> str:
+    """Return the digest by which a token is revoked: without its signature, because others can be as valid."""
+    return access.token_digest(token.rpartition(".")[0])
