@@ -34,7 +34,7 @@ from penstock_core.deployments.definition import CronTrigger, Definition, EventT
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
-from penstock_core.errors import UnavailableError
+from penstock_core.errors import InputError, UnavailableError
 from penstock_core.facts import AttemptFinished, RunFinished, RunRequested, StepSuspended
 from penstock_core.facts import Outcome as RunOutcome
 from penstock_core.pipeline import ir
@@ -43,6 +43,7 @@ from penstock_core.run_events import HOPS_LIMIT, RUN_LATE
 from penstock_servicekit import app
 from penstock_servicekit.settings import ServiceSettings
 from penstock_triggers.app import build
+from penstock_triggers.run_starter import RunStarter, Start
 from penstock_triggers.settings import TriggersSettings
 from penstock_triggers.waiting_steps import WaitingSteps
 
@@ -305,6 +306,35 @@ async def test_a_later_run_whose_inputs_do_not_fit_is_a_dead_letter(platform: Pl
     assert letter.seq == event.sequence
     assert "rows" in letter.error
     assert await platform.runs("unfit") == []
+
+
+async def test_a_decided_run_that_can_no_longer_start_is_a_dead_letter(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = RunStarter.build
+
+    async def killed(self: RunStarter, *runs: RunRequested) -> list[bool]:
+        async def refused(self: RunStarter, start: Start) -> RunRequested:
+            if start.deployment == "orphaned":
+                raise InputError("the owner was blocked meanwhile")
+            return await build(self, start)
+
+        monkeypatch.setattr(RunStarter, "build", refused)
+        raise UnavailableError("the service is killed here")
+
+    await platform.deploy("orphaned", on("com.acme.orphaned"))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStarter, "request", killed)
+        event = await platform.send("com.acme.orphaned")
+
+        async def letters() -> list[Any]:
+            found = await DeadLetters(platform.bus).newest(100)
+            return [one for one in found if one.parked.deployment == "orphaned"]
+
+        [letter] = await until(letters, bool)
+    assert (letter.parked.seq, letter.parked.error) == (event.sequence, "the owner was blocked meanwhile")
+    [decision] = await platform.decisions(event)
+    assert (decision.outcome, await platform.runs("orphaned")) == (Outcome.STARTED, [])
 
 
 # ------------------------------------------------------------------------------------------------------------- windows

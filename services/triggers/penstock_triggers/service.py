@@ -170,7 +170,15 @@ class TriggerService:
         counts = await self._log.decide(mine)
         if counts.outcome is Outcome.STARTED and run is not None:
             await self._request(run, trigger, event)
+        elif counts.outcome is Outcome.STARTED and counts.event.sequence == event.sequence:
+            await self._report_missing(event, counts, error)
         await self._follow_rejection(event, counts)
+
+    async def _report_missing(self, event: Event, decision: EventDecided, error: str) -> None:
+        """Store a dead letter if a decided run was not requested before a service died, and cannot start any more."""
+        known = await self._runs.last([subjects.run(decision.run_id, tail) for tail in ("requested", "deleted")])
+        if not known:
+            await self._dead_letters.add(event, decision.deployment, decision.trigger, error)
 
     async def _follow_rejection(self, event: Event, decision: EventDecided) -> None:
         """Store a rejected event as a dead letter; the same event sent again is no other one."""
