@@ -182,3 +182,12 @@ def test_wrong_values_are_refused(value: str, text: str) -> None:
 def test_the_schema_describes_all_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert set(yaml.safe_load((CHART / "values.yaml").read_text())) <= set(schema["properties"])
+
+
+def test_environments_fit_on_the_disks_of_the_pods() -> None:
+    deployments = of_kind(render(*TRIAL, "executor.env.PENSTOCK_GRACE=5"), "Deployment")
+    assert environment(deployments["penstock-builder"])["PENSTOCK_INSTALL_ENVIRONMENTS"] == "false"
+    size = int(environment(deployments["penstock-executor"])["PENSTOCK_ENVIRONMENTS_SIZE"])
+    volumes = deployments["penstock-executor"]["spec"]["template"]["spec"]["volumes"]
+    (state,) = [volume["emptyDir"]["sizeLimit"] for volume in volumes if volume["name"] == "state"]
+    assert size <= int(state.removesuffix("Gi")) * 2**30 // 2

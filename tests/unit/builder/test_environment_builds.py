@@ -1,0 +1,94 @@
+"""Builds of environments: what a builder leaves on its disk and in the log, without uv and NATS."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock_adapters.nats.bus import BusError
+from penstock_adapters.uv import resolver
+from penstock_adapters.uv.command import Log
+from penstock_adapters.uv.virtual_environments import VirtualEnvironments
+from penstock_builder import environment_builds
+from penstock_builder.environment_builds import EnvironmentBuilds
+from penstock_contracts.environments import EnvironmentRequested
+from penstock_core.environments.declaration import EnvironmentDeclaration
+from penstock_core.environments.lock import EnvironmentLock, LockedPackage
+
+
+class Platform:
+    """The bus, and the bucket of versions."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Any]] = []
+
+    async def last(self, stream: str, subject: str) -> None:
+        return None
+
+    async def publish(self, subject: str, body: bytes, headers: object = None) -> None:
+        if len(body) > 2**20:
+            raise BusError("too large")
+        self.published.append((subject, orjson.loads(body)))
+
+    async def keep_lock(self, lock: EnvironmentLock) -> None:
+        return None
+
+    def bodies(self, word: str) -> list[Any]:
+        return [body for subject, body in self.published if subject.endswith(word)]
+
+
+class Quick(VirtualEnvironments):
+    """Environments with an interpreter and 1 MB of files."""
+
+    async def _install(self, lock: EnvironmentLock, indexes: object, log: Log) -> None:
+        folder = self._folder / lock.digest()
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin/python").symlink_to(sys.executable)
+        (folder / "library").write_bytes(bytes(2**20))
+        (folder / "penstock-environment").touch()
+
+
+async def build(platform: Platform, installed: VirtualEnvironments | None, *names: str) -> None:
+    builds = EnvironmentBuilds(platform, platform, installed, 60, None)  # type: ignore[arg-type]
+    for name in names:
+        declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=(name,))
+        data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
+        await builds.handle(SimpleNamespace(subject=f"builds.{name}.requested", data=data, delivered=1))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the resolver prints."""
+    printed: list[str] = []
+
+    async def resolve(declaration: EnvironmentDeclaration, log: Log, timeout: float) -> EnvironmentLock:
+        for line in printed:
+            log(line)
+        package = LockedPackage(name=declaration.requirements[0], version="1", hashes=("sha256:0",))
+        return EnvironmentLock(python=declaration.python, packages=(package,))
+
+    monkeypatch.setattr(resolver, "resolve", resolve)
+    return printed
+
+
+async def test_a_builder_keeps_no_more_environments_than_its_limit(lines: list[str], tmp_path: Path) -> None:
+    platform = Platform()
+    await build(platform, Quick(tmp_path, 2 * 2**20 + 2**10, 60), "a", "b", "c", "d")
+    assert [body["error"] for body in platform.bodies("finished")] == [""] * 4
+    assert len(list(tmp_path.glob("*/library"))) == 2
+
+
+async def test_of_a_build_script_that_prints_without_end_the_first_lines_are_stored(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment_builds, "_MOST_LINES", 500)
+    lines += [f"line {n}" for n in range(2000)]
+    platform = Platform()
+    await build(platform, None, "a")
+    stored = [line for body in platform.bodies("log") for line in body["lines"]]
+    assert stored[:500] == lines[:500] and stored[500:] == ["… only the first 500 lines are stored"]
