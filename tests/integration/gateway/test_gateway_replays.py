@@ -113,6 +113,20 @@ async def test_another_version_of_the_pipeline_also_an_experiment(platform: Plat
     assert (await replay(http, "versions", event=str(sequence), version=99)).status == 404
 
 
+async def test_a_key_that_was_used_for_another_revision_does_not_show_its_runs(platform: Platform, http: Http) -> None:
+    since = time.time() - 1
+    await deploy(http, "keyed", "true")
+    await send(http, "keyed", 1)
+    await started(platform, "keyed", 1)
+    await deploy(http, "keyed", "true", inputs={"n": "data.n + 10"})
+    old, new, again = [
+        (await replay(http, "keyed", "same", since=since, revision=revision)).json()["runs"][0]["run_id"]
+        for revision in (1, 2, 2)
+    ]
+    values = [(await request_of(platform, run_id)).inputs["n"] for run_id in (old, new)]
+    assert values == [Inline(1), Inline(11)] and new == again
+
+
 async def test_windows_and_inputs_that_do_not_fit(platform: Platform, http: Http) -> None:
     window = {"kind": "batch", "seconds": 1000, "count": 2}
     await deploy(http, "windows", "", window=window, inputs={"n": "events.size()"})

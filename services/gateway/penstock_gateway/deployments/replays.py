@@ -75,7 +75,7 @@ class Replays:
         self._project = deployments.project
 
     async def replay(self, name: str, body: ReplayBody, key: str | None, by: str) -> ReplayView:
-        """Replay events; with an idempotency key, the same key and body start no run twice.
+        """Replay events; with an idempotency key, the same revision and version run each event once.
 
         Raises:
             NoDeploymentError: the deployment or the revision does not exist.
@@ -90,7 +90,9 @@ class Replays:
         events, truncated = await self._selected(name, definition, body)
         found = replays.replay(self._project, name, definition, events, self._evaluator, time.time())
         before = await self._before(name, events)
-        id = ids.run_id_from_key(self._project, name, f"\0replay:{key}") if key else _new_id()
+        # Another revision or version with the same key is another replay, not the one whose runs exist.
+        identity = f"\0replay:{revision}:{version.version}:{key}"
+        id = ids.run_id_from_key(self._project, name, identity) if key else _new_id()
         run_by_event = {(one.events[-1].sequence, one.subscription.trigger): one for one in found.starts}
         runs: list[ReplayedRun] = []
         partitions = await self._partitions.of(self._project, name, definition)
