@@ -123,7 +123,8 @@ class BackfillDriver:
             facts = await self._runs.last(names)
             known = {record.fact.run_id for record in facts.values()}
             ends = {number: end for number, run_id in active.items() if (end := _outcome(facts, run_id)) is not None}
-            errors = await self._request(backfill, [number for number, one in active.items() if one not in known])
+            missing = [number for number in backfill.active if active.get(number) not in known]
+            errors = await self._request(backfill, missing)
             await self._set_timer(backfill)
             await self._advance(backfill, ends | dict.fromkeys(errors, ItemOutcome.REJECTED), errors)
 

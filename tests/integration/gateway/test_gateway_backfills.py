@@ -12,9 +12,11 @@ from urllib.parse import quote
 import pytest
 from gateway_platform import Http, Platform, chain, runs, started
 
+from penstock_adapters.backfill_items import BackfillItems
 from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_core.deployments.events import Event
+from penstock_core.errors import InputError
 from penstock_core.facts import CancelRequested, Outcome, RunDeleted, RunRequested
 from penstock_core.pipeline import ir
 from penstock_triggers import backfills as driver
@@ -332,3 +334,18 @@ async def test_an_end_that_was_missed_is_found_by_the_timer(
     assert view["counts"] == {"failed": 1, "deleted": 1, "succeeded": 1, "pending": 0, "active": 0}
     log = await BackfillLog(platform.bus, "test").get("default", id)
     assert log.number <= 5, "a backfill is a small log"
+
+
+async def test_an_active_item_that_no_longer_exists_ends(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: BackfillItems, number: int) -> str:
+        raise InputError("the rules of the time zone have changed")
+
+    monkeypatch.setattr(driver, "CHECK_INTERVAL", 0.3)
+    await deploy(http, "vanished")
+    id = (await backfill(http, "vanished", {"partitions": ["2026-01-01"]}))["id"]
+    await started(platform, "vanished")
+    monkeypatch.setattr(BackfillItems, "key", gone)
+    view = await until(lambda: _view(http, id), lambda found: bool(found["status"] == "failed"))
+    assert view["counts"] == {"rejected": 1, "pending": 0, "active": 0}
