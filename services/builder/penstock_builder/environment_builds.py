@@ -31,6 +31,9 @@ from penstock_core.errors import UnavailableError
 _TRIES = 3
 """Deliveries of a build whose index does not answer, or whose disk is full, until it has failed."""
 
+_MOST_DELIVERIES = 10
+"""Deliveries until a build has failed that kills its builders, or that they cannot handle."""
+
 _LOG_INTERVAL = 0.2
 _LOG_LINES = 200
 """Lines in one message of a log."""
@@ -67,13 +70,21 @@ class EnvironmentBuilds:
         Raises:
             UnavailableError: something does not answer; the build is delivered again.
         """
+        prefix = delivery.subject.removesuffix(".requested")
         try:
             request = EnvironmentRequested.model_validate_json(delivery.data)
         except pydantic.ValidationError as error:
             await self._park(delivery, str(error))
+            await self._append(f"{prefix}.finished", EnvironmentFinished(error=f"the request is unreadable: {error}"))
             return
-        prefix = delivery.subject.removesuffix(".requested")
         if await self._bus.last(subjects.BUILDS, f"{prefix}.finished") is not None:
+            return
+        if delivery.delivered > _MOST_DELIVERIES:
+            why = (
+                f"builders did not finish it in {_MOST_DELIVERIES} tries: they may have been killed for want of "
+                "memory, see their logs"
+            )
+            await self._append(f"{prefix}.finished", EnvironmentFinished(error=why))
             return
         start = time.monotonic()
         async with _Lines(self._bus, f"{prefix}.log") as log:

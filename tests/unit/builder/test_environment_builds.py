@@ -42,6 +42,10 @@ class Platform:
         return [body for subject, body in self.published if subject.endswith(word)]
 
 
+async def park(delivery: object, error: str) -> None:
+    return
+
+
 class Quick(VirtualEnvironments):
     """Environments with an interpreter and 1 MB of files."""
 
@@ -54,7 +58,7 @@ class Quick(VirtualEnvironments):
 
 
 async def build(platform: Platform, installed: VirtualEnvironments | None, *names: str) -> None:
-    builds = EnvironmentBuilds(platform, platform, installed, 60, None)  # type: ignore[arg-type]
+    builds = EnvironmentBuilds(platform, platform, installed, 60, park)  # type: ignore[arg-type]
     for name in names:
         declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=(name,))
         data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
@@ -92,3 +96,21 @@ async def test_of_a_build_script_that_prints_without_end_the_first_lines_are_sto
     await build(platform, None, "a")
     stored = [line for body in platform.bodies("log") for line in body["lines"]]
     assert stored[:500] == lines[:500] and stored[500:] == ["… only the first 500 lines are stored"]
+
+
+@pytest.mark.parametrize(
+    ("data", "delivered", "error"),
+    [(b"{}", 1, "the request is unreadable"), (None, 11, "did not finish it in 10 tries")],
+    ids=["unreadable", "kills its builders"],
+)
+async def test_a_build_that_cannot_be_handled_fails_instead_of_building_for_ever(
+    lines: list[str], data: bytes | None, delivered: int, error: str
+) -> None:
+    platform = Platform()
+    declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=("a",))
+    request = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
+    builds = EnvironmentBuilds(platform, platform, None, 60, park)  # type: ignore[arg-type]
+    delivery: Any = SimpleNamespace(subject="builds.a.requested", data=data or request, delivered=delivered)
+    await builds.handle(delivery)
+    (finished,) = platform.bodies("builds.a.finished")
+    assert error in finished["error"] and finished["environment"] is None

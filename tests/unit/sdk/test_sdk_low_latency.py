@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from penstock import Endpoint, pipeline, step
 from penstock.authoring import deployments
+from penstock.runner.warm_run import Program, WarmRun
+from penstock.runner.warm_values import LoadedArtifacts
+from penstock.store import FolderStore
 from penstock_contracts.deployments import parse_definition
 from penstock_core import plain_data
 from penstock_core.deployments import definition_problems, low_latency
 from penstock_core.deployments.definition import Mode, TrafficShare
+from penstock_core.facts import RunRequested
 from penstock_core.pipeline.ir import Kind, Pipeline, StepSpec
+from penstock_core.pipeline.values import Inline
 
 
 @step
@@ -22,6 +28,36 @@ def one(n: int) -> int:
 @pipeline
 def ones(n: int):
     return one(n)
+
+
+@step
+def many(n: int) -> list[int]:
+    return list(range(n))
+
+
+@step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@pipeline
+def summing(n: int):
+    return total(many(n))
+
+
+def test_large_values_between_steps_are_not_part_of_the_recorded_facts(tmp_path: Path) -> None:
+    compiled = summing.compile()
+    program = Program(compiled, LoadedArtifacts(FolderStore(tmp_path), unsafe=False), "executor")
+
+    def recorded(n: int) -> tuple[Any, list[str]]:
+        run = WarmRun(program, RunRequested("r1", "default", compiled.name, 1, inputs={"n": Inline(n)}))
+        program.run_all([run])
+        return run.end["outputs"], [plain_data.write(body) for _, body in run.facts()]
+
+    outputs, facts = recorded(100_000)
+    assert outputs == {"result": {"value": 4_999_950_000}}
+    assert max(map(len, facts)) < 10_000
+    assert sum("[0,1,2]" in fact.replace(" ", "") for fact in recorded(3)[1]) == 2
 
 
 def test_code_and_yaml_declare_the_same() -> None:

@@ -25,6 +25,9 @@ from penstock_core.pipeline.values import INLINE_LIMIT, Fields, Inline, Items, S
 _LOADED = 16
 """Artifacts that stay loaded."""
 
+_RECORDED = 256 * 1024
+"""Characters of JSON of a value between steps that is recorded: a larger one would not fit into a fact."""
+
 Json = dict[str, Any]
 
 
@@ -109,12 +112,12 @@ class WarmValues(LiveObjects):
                 return cast("Json", serialize.save(self.load(value, Any), Any, store, where=where, unsafe=unsafe))
 
     def recorded(self, named: Mapping[str, Value]) -> dict[str, Any]:
-        """Return the values of an attempt that can be recorded: those that are plain, or were stored."""
+        """Return the values of an attempt that can be recorded: those that are plain and not large, or were stored."""
         found: dict[str, Any] = {}
         for name, value in named.items():
             if id(value) in self._saved:
                 found[name] = self._saved[id(value)]
-            elif not self._is_live(value):
+            elif not self._is_live(value) and not _is_large(value):
                 found[name] = value
         return found
 
@@ -122,6 +125,12 @@ class WarmValues(LiveObjects):
         if isinstance(value, Stored):
             return self.knows(value)
         return any(self._is_live(one) for one in values.components(value))
+
+
+def _is_large(value: Value) -> bool:
+    if isinstance(value, Inline) and type(value.value) in (int, float, bool, type(None)):
+        return False
+    return len(plain_data.write(value)) > _RECORDED
 
 
 def artifacts_of(saved: Any) -> bool:
