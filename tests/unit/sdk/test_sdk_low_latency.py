@@ -50,7 +50,10 @@ def test_large_values_between_steps_are_not_part_of_the_recorded_facts(tmp_path:
     program = Program(compiled, LoadedArtifacts(FolderStore(tmp_path), unsafe=False), "executor")
 
     def recorded(n: int) -> tuple[Any, list[str]]:
-        run = WarmRun(program, RunRequested("r1", "default", compiled.name, 1, inputs={"n": Inline(n)}))
+        requested = RunRequested(
+            run_id="r1", project="default", pipeline=compiled.name, version=1, inputs={"n": Inline(n)}
+        )
+        run = WarmRun(program, requested)
         program.run_all([run])
         return run.end["outputs"], [plain_data.write(body) for _, body in run.facts()]
 
