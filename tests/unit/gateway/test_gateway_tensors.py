@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Output
 from penstock_gateway.endpoints import tensors
 from penstock_gateway.errors import UnprocessableError
 
@@ -22,3 +24,24 @@ def test_lists_are_tensors() -> None:
 def test_lists_of_different_lengths_are_no_tensor(value: object) -> None:
     with pytest.raises(UnprocessableError, match="The output of the run is no tensor"):
         tensors.outputs(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "string"}, [("result", "BYTES", [1])]),
+        ({"type": "array", "items": {"type": "integer"}}, [("result", "INT64", [-1])]),
+        (
+            {"type": "object", "properties": {"label": {"type": "string"}, "share": {"type": "number"}}},
+            [("label", "BYTES", [1]), ("share", "FP64", [1])],
+        ),
+    ],
+)
+def test_output_tensors_have_the_types_of_the_pipeline(
+    schema: dict[str, object], expected: list[tuple[str, str, list[int]]]
+) -> None:
+    step = ir.StepSpec(name="s", entrypoint="m:f", outputs=(ir.Port(name="result", type="x", schema=schema),))
+    nodes = (ir.Node(key="s", step="s"),)
+    pipeline = ir.Pipeline(name="p", steps={"s": step}, nodes=nodes, outputs={"result": Output("s")})
+    found = tensors.output_metadata(pipeline)
+    assert [(one["name"], one["datatype"], one["shape"]) for one in found] == expected

@@ -78,9 +78,9 @@ async def test_a_call_that_the_canary_cannot_run_has_not_its_role() -> None:
     revisions = {5: definition(canary=TrafficShare(version=CANARY, weight=1.0))}
     calls, bus = await started()
     await bus.announce((5, OWN, 1), (5, CANARY, 0))
-    await calls.call("d", revisions, {}, 10.0, "user:ada")
+    assert (await calls.call("d", revisions, {}, 10.0, "user:ada")).version == OWN
     await bus.announce((5, OWN, 1), (5, CANARY, 1))
-    await calls.call("d", revisions, {}, 10.0, "user:ada")
+    assert (await calls.call("d", revisions, {}, 10.0, "user:ada")).version == CANARY
     found = [(one["version"], one["run"]["trigger"].get("role", "")) for one in bus.calls]
     assert found == [(OWN, ""), (CANARY, "canary")]
     await calls.close()

@@ -64,8 +64,8 @@ async def read_model_metadata(features: Features, name: Name) -> Response:
             "name": name,
             "versions": [str(version.version)],
             "platform": "penstock",
-            "inputs": [tensors.metadata(port) for port in version.pipeline.params],
-            "outputs": [{"name": one, "datatype": "FP64", "shape": [-1]} for one in version.pipeline.outputs],
+            "inputs": [tensors.metadata(port.name, port.schema) for port in version.pipeline.params],
+            "outputs": tensors.output_metadata(version.pipeline),
         }
     )
 
@@ -113,12 +113,12 @@ async def infer(features: Features, request: Request, by: By, name: Name) -> Res
         inputs = tensors.inputs(body, version.pipeline)
         warm = await features.warm.call(name, revisions, inputs, seconds, by)
         end: RunFinished | None = warm.end
-        request_id = warm.run_id
+        request_id, answered_by = warm.run_id, warm.version
     else:
         version = await features.endpoints.version(endpoint)
         inputs = tensors.inputs(body, version.pipeline)
         call = await features.endpoints.call(endpoint, inputs, None, seconds, by)
-        end, request_id = call.end, call.id
+        end, request_id, answered_by = call.end, call.id, version.version
     if end is None:
         raise RequestTimeoutError(f"Endpoint {name!r} did not answer within {seconds:g} s")
     if end.outcome is not Outcome.SUCCEEDED:
@@ -129,6 +129,6 @@ async def infer(features: Features, request: Request, by: By, name: Name) -> Res
     identity = body.get("id") if isinstance(body.get("id"), str) else secrets.token_hex(8)
     found = tensors.outputs(answer)
     return json_response(
-        {"model_name": name, "model_version": str(version.version), "id": identity, "outputs": found},
+        {"model_name": name, "model_version": str(answered_by), "id": identity, "outputs": found},
         headers={"penstock-run": end.run_id},
     )

@@ -13,6 +13,7 @@ from typing import Any, cast
 from penstock_core import json_schema
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Pipeline, Port
+from penstock_gateway.endpoints import interface
 from penstock_gateway.errors import UnprocessableError
 
 Json = dict[str, Any]
@@ -63,14 +64,21 @@ def outputs(answer: Any) -> list[Json]:
     return [_tensor(name, value) for name, value in named.items()]
 
 
-def metadata(port: Port) -> Json:
-    """Return the metadata of a parameter: its data type, and a shape in which each list has any length."""
+def metadata(name: str, schema: Json | None) -> Json:
+    """Return the metadata of a tensor by its JSON Schema: its data type, and a shape in which lists have any length."""
     shape: list[int] = []
-    schema = port.schema or {}
+    schema = schema or {}
     while schema.get("type") == "array":
         shape.append(-1)
         schema = cast("Json", schema.get("items") or {})
-    return {"name": port.name, "datatype": _SCHEMA_TYPES.get(str(schema.get("type")), "BYTES"), "shape": shape or [1]}
+    return {"name": name, "datatype": _SCHEMA_TYPES.get(str(schema.get("type")), "BYTES"), "shape": shape or [1]}
+
+
+def output_metadata(pipeline: Pipeline) -> list[Json]:
+    """Return the metadata of the output tensors: of the only output if it is an object, one for each of its fields."""
+    schema = interface.output_schema(pipeline)
+    fields = schema.get("properties")
+    return [metadata(name, one) for name, one in (fields or {"result": schema}).items()]
 
 
 def _value(tensor: Json, path: str) -> Any:

@@ -68,9 +68,10 @@ class _Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmCall:
-    """A call that was answered."""
+    """A call that was answered, by a version of the pipeline."""
 
     run_id: str
+    version: int
     end: RunFinished
 
 
@@ -190,7 +191,7 @@ class WarmCalls:
             reply = await self._send(executor, served, run)
             match reply.refused:
                 case None if reply.end is not None:
-                    return WarmCall(run_id=run_id, end=_finished(run_id, reply.end))
+                    return WarmCall(run_id=run_id, version=served.version, end=_finished(run_id, reply.end))
                 case Refusal.BUSY:
                     trigger = revisions[served.revision].endpoint
                     raise _busy(name, trigger.queue if trigger is not None else self._running[name])
