@@ -22,7 +22,7 @@ class DeclarationBody(RequestBody):
     """
 
     name: str = Field(pattern=NAME_PATTERN)
-    python: str = Field(max_length=10, description="minor version of Python, such as 3.12")
+    python: str = Field(pattern=r"^3\.[0-9]{1,2}$", description="minor version of Python, such as 3.12")
     requirements: list[str] = _Lines
     constraints: list[str] = _Lines
     index: str = Field(default="", max_length=1000, description="URL of the package index, if it is not the default")

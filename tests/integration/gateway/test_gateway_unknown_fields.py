@@ -25,6 +25,7 @@ FREE = {
     "POST /v1/answers/{token}": "a form: see test_gateway_answer_links.py",
     "POST /v1/events": "an event has any extension attributes, its data any fields",
     "POST /v1/endpoints/{project}/{name}": "the inputs of the pipeline, which are checked with it",
+    "POST /v2/models/{name}/infer": "the Open Inference Protocol lets clients add fields",
     "POST /v1/webhooks/{project}/{name}": "what the sender defines",
     "POST /v1/webhooks/{project}/{name}/{trigger}": "what the sender defines",
 }

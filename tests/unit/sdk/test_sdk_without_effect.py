@@ -24,5 +24,3 @@ def test_each_ineffective_option_is_named_with_step_and_line() -> None:
     assert unsupported_option_warnings(compiled(secrets=("db",))) == [
         "m.py:3: secrets of step 'fit' has no effect in this version"
     ]
-    several = unsupported_option_warnings(compiled(secrets=("db",), environment="py312"))
-    assert several == ["m.py:3: environment, secrets of step 'fit' have no effect in this version"]

@@ -45,7 +45,9 @@ class AuditLog:
         end = before[0] + 1 if before is not None else None
         while batches := await newest(self._bus, subjects.AUDIT, "audit.>", _read, _BATCHES, end):
             for seq, batch in batches:
-                stop = before[1] if before is not None and before[0] == seq else len(batch.entries)
+                stop = len(batch.entries)
+                if before is not None and before[0] == seq:
+                    stop = min(stop, before[1])
                 for index in range(stop - 1, -1, -1):
                     if matches(batch.entries[index]):
                         found.append(batch.entries[index])

@@ -21,8 +21,8 @@ async def list_audit(
     principal: Annotated[str | None, Query(description="only of this principal")] = None,
     operation: Annotated[str | None, Query(description="only of this operation, such as `request_run`")] = None,
     outcome: Annotated[AuditOutcome | None, Query(description="only with this outcome")] = None,
-    since: Annotated[float, Query(description="only from this time on, in Unix seconds")] = 0.0,
-    until: Annotated[float, Query(description="only up to this time, in Unix seconds")] = 1e12,
+    since: Annotated[float, Query(ge=0, le=1e12, description="only from this time on, in Unix seconds")] = 0.0,
+    until: Annotated[float, Query(ge=0, le=1e12, description="only up to this time, in Unix seconds")] = 1e12,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[
         str | None,
