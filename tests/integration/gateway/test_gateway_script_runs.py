@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -160,10 +161,13 @@ def _end_sender(folder: Path) -> None:
         except OSError:
             continue
         if b"penstock.script_sender" in words and str(folder).encode() in words:
-            pid = int(path.parent.name)
-            os.kill(pid, signal.SIGKILL)
-            while path.exists() and path.read_bytes():
-                pass
+            # /proc/PID/cmdline is empty before the process has closed its files, which hold its lock.
+            process = os.pidfd_open(int(path.parent.name))
+            try:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                assert select.select([process], [], [], 60)[0]
+            finally:
+                os.close(process)
 
 
 async def test_cancelling_a_script_ends_its_run_and_ignores_the_rest(
