@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
+from penstock.client import platform
 from penstock.errors import RefusedError
 from penstock_testkit.environment import user_environment
 from penstock_testkit.servers.package_index import PackageIndex
@@ -93,9 +94,7 @@ class Workspace:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 90
-        while subprocess.run(
-            [PENSTOCK, "doctor"], cwd=self.folder, env=self.environment, capture_output=True
-        ).returncode:
+        while platform.find(self.folder / "home") is None:
             assert time.monotonic() < deadline and process.poll() is None, "the platform did not start"
             time.sleep(0.2)
         return process
