@@ -3,7 +3,7 @@
 In: `requested` facts of builds, which the builders share. Out: lines of the log, and `finished`, once for each build.
 
 Promises: an environment with a lock is in the bucket of versions before its build is finished. A builder that is
-killed leaves the request unacknowledged, and another one builds it again: equal declarations resolve anew only while
+killed leaves the request unacknowledged, and another one builds it again: equal declarations are resolved again only while
 no build has finished, and one that is installed is found.
 """
 
