@@ -3,8 +3,8 @@
 In: `requested` facts of builds, which the builders share. Out: lines of the log, and `finished`, once for each build.
 
 Promises: an environment with a lock is in the bucket of versions before its build is finished. A builder that is
-killed leaves the request unacknowledged, and another one builds it again: equal declarations are resolved again only while
-no build has finished, and one that is installed is found.
+killed leaves the request unacknowledged, and another one builds it again: equal declarations are resolved again only
+while no build has finished, and one that is installed is found.
 """
 
 from __future__ import annotations
