@@ -79,12 +79,14 @@ class RunRecorder:
                 while count < len(self._runs) and (not count or size < recorded_runs.BATCH_LIMIT):
                     size += len(self._runs[count])
                     count += 1
-                await self._append([fact for run in self._runs[:count] for fact in run])
+                await self._append(self._runs[:count])
                 del self._runs[:count]
             if self._closing.is_set():
                 return
 
-    async def _append(self, facts: list[EncodedFact]) -> None:
+    async def _append(self, runs: list[list[EncodedFact]]) -> None:
+        """Append the facts of runs. One that the server refuses costs no other."""
+        facts = [fact for run in runs for fact in run]
         failures = 0
         while True:
             try:
@@ -95,7 +97,11 @@ class RunRecorder:
                 await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
                 failures += 1
             except BusError as error:
-                self._warn("runs of endpoints cannot be recorded", error=str(error))
+                if len(runs) > 1:
+                    for run in runs:
+                        await self._append([run])
+                    return
+                self._warn("a run of an endpoint cannot be recorded", error=str(error))
                 return
 
 
