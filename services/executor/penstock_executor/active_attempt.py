@@ -27,7 +27,7 @@ class ActiveAttempt:
         disowned: whether the log says that another executor owns it: nothing is recorded of its process.
         submitted: whether the adapter has it.
         runner: the runner in a pod that had claimed it when it was delivered.
-        released: set when this executor has no more to do with it.
+        released: set when this executor no longer handles it.
         shipped: done as each part of its output is stored.
     """
 

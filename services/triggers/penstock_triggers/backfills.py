@@ -2,7 +2,7 @@
 
 In: facts of backfills, ends of runs, timers. Out: further facts, run requests, cancel requests.
 
-Promise: each item has one run per round, whatever is killed or delivered again. A fact says first which items start;
+Promise: each item has one run per round, also after kills and redeliveries. A fact says first which items start;
 the handler of its delivery then requests their runs, whose ids derive from backfill, key and round. An end that was
 missed is found by a timer, which compares the active items with the log of runs.
 """

@@ -1,4 +1,4 @@
-"""Backfills: every item runs once per round, whatever replicas do and whatever is delivered again."""
+"""Backfills: every item runs once per round, with several replicas and after redeliveries."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class ArgoExecutor:
         has: whether the service still has an attempt.
         runner: returns the runner that has claimed an attempt according to the log, or an empty text.
         ended: returns which of these attempts have ended, or are unknown to the log.
-        on_waiting: gets what the pod of an attempt waits for; an empty text when it waits no more.
+        on_waiting: gets what the pod of an attempt waits for; an empty text when it no longer waits.
         api: the connection to Kubernetes.
         config: how pods look.
         lease: seconds for which a sign of life of a runner counts.

@@ -118,7 +118,7 @@ class WarmWorker:
             self._channel.send(orjson.dumps(body))
 
     def close(self) -> None:
-        """Send no more: the worker exits after the calls that it has, and what it sends until then is received."""
+        """Stop sending: the worker exits after the calls that it has, and what it sends until then is received."""
         if self._channel is not None:
             self._channel.end()
 
