@@ -36,6 +36,7 @@ class ServedEndpoint(BaseModel):
     deployment: str
     revision: int
     version: int
+    own: bool = Field(description="whether it is the version of the deployment itself, not only a canary or shadow")
     ready: int = Field(description="workers that have loaded the pipeline")
     load: int = Field(description="requests that run or wait")
     error: str = Field(default="", description="why the workers cannot start")

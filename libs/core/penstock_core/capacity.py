@@ -30,14 +30,22 @@ class Capacity:
 
 @frozen(kw_only=True)
 class Available:
-    """The pools that there are, and the executors that are connected. A pool may have none at the moment."""
+    """The pools that there are, and the executors that are connected. A pool may have none at the moment.
+
+    Those that are `restarting` were connected a short time ago.
+    """
 
     pools: Collection[str]
     executors: Sequence[Capacity] = ()
+    restarting: Sequence[Capacity] = ()
 
     def of(self, pool: str) -> list[Capacity]:
         """Return the connected executors that serve a pool."""
-        return [one for one in self.executors if one.pool in (pool, ALL_POOLS)]
+        return _serving(self.executors, pool)
+
+    def expected(self, pool: str) -> list[Capacity]:
+        """Return the executors that serve a pool, or will again."""
+        return _serving([*self.executors, *self.restarting], pool)
 
 
 Problem = tuple[str, str]
@@ -46,7 +54,8 @@ Problem = tuple[str, str]
 def problems(pipeline: Pipeline, available: Available) -> list[Problem]:
     """Return the steps whose pool does not exist, or whose resources no executor of it has.
 
-    A step of a pool without connected executors is no problem: it waits for one.
+    A step of a pool without connected executors is no problem: it waits for one. So does a step for which an executor
+    that restarts is large enough.
     """
     found: list[Problem] = []
     for spec in _functions(pipeline):
@@ -55,7 +64,7 @@ def problems(pipeline: Pipeline, available: Available) -> list[Problem]:
             found.append((f"steps.{spec.name}.pool", message))
             continue
         serving = available.of(spec.pool)
-        missing = _missing(spec, serving)
+        missing = _missing(spec, available.expected(spec.pool)) if serving else ""
         if missing:
             have = "; ".join(_show(one) for one in serving[:_SHOWN])
             more = f"; and {len(serving) - _SHOWN} more" if len(serving) > _SHOWN else ""
@@ -77,16 +86,18 @@ def waiting(pipeline: Pipeline, available: Available) -> list[str]:
     ]
 
 
+def _serving(executors: Sequence[Capacity], pool: str) -> list[Capacity]:
+    return [one for one in executors if one.pool in (pool, ALL_POOLS)]
+
+
 def _functions(pipeline: Pipeline) -> list[StepSpec]:
     return [spec for spec in pipeline.steps.values() if spec.kind is Kind.FUNCTION]
 
 
 def _missing(spec: StepSpec, serving: Sequence[Capacity]) -> str:
-    """Return what a step needs, if no executor has it; empty if one has, or none is connected."""
+    """Return what a step needs, if no executor has it; empty if one has."""
     need = spec.resources
-    if not serving or any(
-        _fits(need.cpu, one.cpu) and _fits(need.memory, one.memory) and _fits(need.gpu, one.gpu) for one in serving
-    ):
+    if any(_fits(need.cpu, one.cpu) and _fits(need.memory, one.memory) and _fits(need.gpu, one.gpu) for one in serving):
         return ""
     wanted = [
         (need.cpu, f"{need.cpu:g} cores" if need.cpu is not None else ""),

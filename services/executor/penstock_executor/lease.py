@@ -113,7 +113,7 @@ class Lease:
         if self._revision:
             self._revision = 0
             with contextlib.suppress(UnavailableError, BusError):  # it ends by itself
-                await self._bucket.delete(self._key)
+                await self._bucket.delete(self._key, keep=self._body())
 
     async def _acquire(self) -> None:
         """Acquire a new lease. Its first revision is its fencing number, so later ones have higher numbers."""
@@ -191,7 +191,7 @@ class Lease:
         if not dead and now() - since < _MARGIN * holder.duration:
             return False
         self._seen.pop(entry.key, None)
-        return await self._bucket.delete(entry.key, entry.revision)
+        return await self._bucket.delete(entry.key, entry.revision, keep=entry.value)
 
 
 def _read(entry: Entry) -> LeaseHolder:

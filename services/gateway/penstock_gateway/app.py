@@ -352,7 +352,10 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     evaluator = CelEvaluator()
     sender = notification_sender.from_settings(settings)
     deployment_log = DeploymentLog(bus, source)
-    deployments = Deployments(deployment_log, versions, models, artifacts, pools, evaluator, sender, PROJECT)
+    named_tokens = Tokens(tokens)
+    deployments = Deployments(
+        deployment_log, versions, models, artifacts, pools, evaluator, sender, named_tokens, PROJECT
+    )
     letters = DeadLetters(bus)
     notification_log = NotificationLog(bus, source)
     notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
@@ -373,7 +376,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         settings,
         ApiDescription(),
         pools,
-        Tokens(tokens),
+        named_tokens,
         users,
         trail,
         health,

@@ -14,9 +14,12 @@ import orjson
 import pytest
 from gateway_platform import Http, Platform, running, runs, started
 
+from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import commands
+from penstock_core.deployments import state
 from penstock_core.deployments.definition import ENDPOINT_CALLED
+from penstock_core.deployments.facts import DeploymentDeleted
 from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import (
@@ -679,3 +682,16 @@ async def test_tokens_of_an_endpoint_are_revoked_one_by_one_and_with_the_deploym
     await deploy(http, "keyed", wait=0)
     assert (await http("POST", path, {"n": 1}, token=tokens["c"])).status == 401
     assert (await http("POST", "/v1/deployments/nothing/tokens", {"name": "a"})).status == 404
+
+
+async def test_tokens_do_not_outlive_a_deletion_that_was_killed_half_way(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "halfway", wait=0)
+    token = (await http("POST", "/v1/deployments/halfway/tokens", {"name": "a"})).json()["token"]
+    assert (await http("POST", path, {"n": 1}, token=token)).status == 202
+    actor = state.Actor(by="user:ada", at=time.time())
+    await DeploymentLog(platform.bus, "test").change(
+        "default", "halfway", lambda found: state.change(found, DeploymentDeleted, "", actor)
+    )
+    await deploy(http, "halfway", wait=0)
+    assert (await http("POST", path, {"n": 1}, token=token)).status == 401
+    assert (await http("GET", "/v1/deployments/halfway/tokens")).json()["tokens"] == []

@@ -11,6 +11,7 @@ from gateway_platform import Http, Platform, attempt_finished, attempt_requested
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import LeaseHolder, Offer
@@ -544,3 +545,22 @@ async def test_a_pool_without_connected_executors_is_a_warning_and_explained(pla
     finally:
         await leases.put(everything.key, everything.value)
         await leases.purge("far")
+
+
+async def test_an_executor_that_has_stopped_is_expected_back_and_concurrent_readers_see_the_same(
+    platform: Platform,
+) -> None:
+    leases = Bucket(platform.bus, subjects.LEASES_BUCKET)
+    (everything,) = await leases.list()
+    offer = Offer(pool="*", slots=2, cpu=4, memory=2**33, gpu=4)
+    holder = LeaseHolder(machine="", pid=1, began="", work="", duration=30, offer=offer)
+    body = holder.model_dump_json().encode()
+    await leases.put("large", body)
+    await leases.delete("large", keep=body)
+    try:
+        pools = KnownPools(platform.bus)
+        several = await asyncio.gather(*(pools.available(chain()) for _ in range(5)))
+        assert [[one.executor for one in found.executors] for found in several] == [[everything.key]] * 5
+        assert [[one.executor for one in found.restarting] for found in several] == [["large"]] * 5
+    finally:
+        await leases.purge("large")

@@ -65,6 +65,13 @@ def test_a_pool_without_connected_executors_waits() -> None:
     assert capacity.waiting(made, Available(pools=POOLS, executors=(LARGE,))) == []
 
 
+def test_a_step_waits_for_the_only_large_executor_while_it_restarts() -> None:
+    other = replace(SMALL, pool="gpu")
+    available = Available(pools=POOLS, executors=(other,), restarting=(LARGE,))
+    assert capacity.problems(pipeline("gpu", gpu=2), available) == []
+    assert [path for path, _ in capacity.problems(pipeline("gpu", gpu=3), available)] == ["steps.fit.resources"]
+
+
 def test_an_unknown_pool_is_refused_with_the_pools_and_their_sizes() -> None:
     more = replace(LARGE, executor="more")
     assert problem(pipeline("tpu"), SMALL, LARGE, more) == (

@@ -12,6 +12,7 @@ import structlog
 from penstock_contracts import subjects
 from penstock_contracts.warm_calls import ServedEndpoint, ServedEndpoints
 from penstock_core.deployments.definition import Definition, EndpointTrigger, Mode, TrafficShare
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.ir import Pipeline
 from penstock_gateway.endpoints.warm_calls import WarmCalls
 
@@ -33,9 +34,11 @@ class Bus:
     async def subscribe(self, subject: str, handler: Any) -> None:
         self.handlers[subject] = handler
 
-    async def announce(self, *served: tuple[int, int, int]) -> None:
+    async def announce(self, *served: tuple[int, int, int], own: int = OWN) -> None:
+        """Announce revisions, versions and numbers of ready workers; `own` is the version of the deployment."""
+        more = {"project": "default", "deployment": "d", "load": 0}
         endpoints = [
-            ServedEndpoint(project="default", deployment="d", revision=revision, version=version, ready=ready, load=0)
+            ServedEndpoint(revision=revision, version=version, own=version == own, ready=ready, **more)
             for revision, version, ready in served
         ]
         body = ServedEndpoints(executor="e", endpoints=endpoints).model_dump_json().encode()
@@ -89,7 +92,19 @@ async def test_a_call_that_the_canary_cannot_run_has_not_its_role() -> None:
 async def test_a_canary_that_is_the_latest_version_runs_all_calls() -> None:
     revisions = {5: definition(canary=TrafficShare(version=CANARY, weight=1e-12))}
     calls, bus = await started()
-    await bus.announce((5, CANARY, 1))
+    await bus.announce((5, CANARY, 1), own=CANARY)
     await calls.call("d", revisions, {}, 10.0, "user:ada")
     assert [one["version"] for one in bus.calls] == [CANARY]
+    await calls.close()
+
+
+@pytest.mark.parametrize("share", ["canary", "shadow"])
+async def test_a_version_with_a_share_answers_no_other_call_if_the_own_version_is_not_served(share: str) -> None:
+    other = CANARY if share == "canary" else SHADOW
+    revisions = {5: definition(**{share: TrafficShare(version=other, weight=1e-12)})}
+    calls, bus = await started()
+    await bus.announce((5, other, 1))
+    with pytest.raises(UnavailableError, match="No executor serves"):
+        await calls.call("d", revisions, {}, 0.05, "user:ada")
+    assert bus.calls == []
     await calls.close()

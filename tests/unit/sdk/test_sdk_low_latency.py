@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from penstock import Endpoint, pipeline, step
+import pytest
+
+from penstock import Endpoint, pipeline, serialize, step
 from penstock.authoring import deployments
+from penstock.runner import warm_values
 from penstock.runner.warm_run import Program, WarmRun
 from penstock.runner.warm_values import LoadedArtifacts
 from penstock.store import FolderStore
@@ -17,7 +20,7 @@ from penstock_core.deployments import definition_problems, low_latency
 from penstock_core.deployments.definition import Mode, TrafficShare
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline.ir import Kind, Pipeline, StepSpec
-from penstock_core.pipeline.values import Inline
+from penstock_core.pipeline.values import Inline, Stored, Value
 
 
 @step
@@ -61,6 +64,26 @@ def test_large_values_between_steps_are_not_part_of_the_recorded_facts(tmp_path:
     assert outputs == {"result": {"value": 4_999_950_000}}
     assert max(map(len, facts)) < 10_000
     assert sum("[0,1,2]" in fact.replace(" ", "") for fact in recorded(3)[1]) == 2
+
+
+def test_loaded_artifacts_are_limited_in_bytes_except_those_that_all_requests_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    monkeypatch.setattr(warm_values, "_LOADED_BYTES", 500_000)
+    artifacts = LoadedArtifacts(store, unsafe=False)
+
+    def stored(n: int) -> Stored:
+        saved = serialize.save([n] * 100_000, Any, store, where="x", unsafe=False)
+        return plain_data.read(dict[str, Value], {"x": saved})["x"]  # type: ignore[return-value]
+
+    shared = artifacts.load(stored(0), list[int], "x", shared=True)
+    first = artifacts.load(stored(1), list[int], "x")
+    assert artifacts.load(stored(1), list[int], "x") is first
+    for n in range(2, 9):
+        artifacts.load(stored(n), list[int], "x")
+    assert artifacts.load(stored(1), list[int], "x") is not first
+    assert artifacts.load(stored(0), list[int], "x") is shared
 
 
 def test_code_and_yaml_declare_the_same() -> None:

@@ -1,10 +1,12 @@
 """Which pools there are, and which executors are connected.
 
-A pool has a consumer of attempts in the log. A connected executor renews its lease, which says what it offers.
+A pool has a consumer of attempts in the log. A connected executor renews its lease, which says what it offers; the
+marker of a lease that ended says what it offered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 
@@ -29,6 +31,9 @@ _FRESH = 2.0
 _LATE = 60.0
 """Seconds after which an executor that did not renew its lease is not connected, beyond the lease's duration."""
 
+_RESTART = 900.0
+"""Seconds for which an executor that is not connected any more is expected to come back."""
+
 
 class KnownPools:
     """Reads the pools when one is requested that is not known yet; a pool that was there once counts as known."""
@@ -39,7 +44,9 @@ class KnownPools:
         self._pools: frozenset[str] = frozenset()
         self._serves_all = False
         self._executors: list[Capacity] = []
+        self._restarting: list[Capacity] = []
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def available(self, pipeline: Pipeline) -> Available:
         """Return what there is for the steps of a pipeline.
@@ -47,30 +54,35 @@ class KnownPools:
         Raises:
             UnavailableError: the server does not answer.
         """
-        return Available(pools=await self._known(pools(pipeline)), executors=await self.executors())
+        known, executors = await self._known(pools(pipeline)), await self.executors()
+        return Available(pools=known, executors=executors, restarting=self._restarting)
 
     async def executors(self) -> list[Capacity]:
         """Return the connected executors; none if the server cannot be asked."""
-        now = time.monotonic()
-        if now - self._read_at >= _FRESH:
-            self._read_at = now
-            try:
-                self._executors = await self._read_leases()
-            except (UnavailableError, BusError):
-                self._executors = []
-        return self._executors
+        async with self._reading:  # concurrent callers wait for one read
+            if time.monotonic() - self._read_at >= _FRESH:
+                try:
+                    self._executors, self._restarting = await self._read_leases()
+                except (UnavailableError, BusError):
+                    self._executors, self._restarting = [], []
+                self._read_at = time.monotonic()
+            return self._executors
 
-    async def _read_leases(self) -> list[Capacity]:
-        found: list[Capacity] = []
-        for entry in await self._leases.list():
+    async def _read_leases(self) -> tuple[list[Capacity], list[Capacity]]:
+        connected: list[Capacity] = []
+        restarting: list[Capacity] = []
+        for entry in await self._leases.list(deleted=True):
             try:
                 holder = LeaseHolder.model_validate_json(entry.value)
             except pydantic.ValidationError:
                 continue
-            if time.time() - entry.written_at < holder.duration + _LATE:
-                offer = holder.offer.model_dump()
-                found.append(Capacity(executor=subjects.lease_holder(entry.key), **offer))
-        return sorted(found, key=lambda one: (one.pool, one.executor))
+            found = Capacity(executor=subjects.lease_holder(entry.key), **holder.offer.model_dump())
+            age = time.time() - entry.written_at - holder.duration
+            if age < _LATE and not entry.deleted:
+                connected.append(found)
+            elif age < _RESTART:
+                restarting.append(found)
+        return sorted(connected, key=lambda one: (one.pool, one.executor)), restarting
 
     async def _known(self, wanted: Collection[str]) -> Collection[str]:
         """Return the pools that there are; `wanted` itself if executors serve all pools."""

@@ -142,7 +142,8 @@ class Program:
             for name, binding in node.inputs.items():
                 value = inputs.get(binding.param) if isinstance(binding, Param) else None
                 if isinstance(value, Stored):
-                    self.artifacts.load(value, hints.get(name, Any), f"input {name!r} of step {node.key!r}")
+                    where = f"input {name!r} of step {node.key!r}"
+                    self.artifacts.load(value, hints.get(name, Any), where, shared=True)
         self.artifacts.remove_files()
 
 

@@ -23,36 +23,59 @@ from penstock_core.pipeline import values
 from penstock_core.pipeline.values import INLINE_LIMIT, Fields, Inline, Items, Stored, Value
 
 _LOADED = 16
-"""Artifacts that stay loaded."""
+"""Artifacts of requests that stay loaded."""
+
+_LOADED_BYTES = 256 * 1024 * 1024
+"""Their stored bytes together."""
 
 _RECORDED = 256 * 1024
 """Characters of JSON of a value between steps that is recorded: a larger one would not fit into a fact."""
 
 Json = dict[str, Any]
 
+_Key = tuple[str, str, str]
+"""Digest, format and type of a loaded artifact."""
+
 
 class LoadedArtifacts:
-    """Loads artifacts, and keeps those that were used last."""
+    """Loads artifacts. Those that all requests share stay loaded, of the others those that were used last."""
 
     def __init__(self, store: FolderStore, *, unsafe: bool) -> None:
         self.store = store
         self.unsafe = unsafe
         self._folder: Path | None = None
-        self._loaded: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        self._shared: dict[_Key, Any] = {}
+        self._loaded: OrderedDict[_Key, tuple[Any, int]] = OrderedDict()
+        self._size = 0
 
-    def load(self, value: Stored, hint: Any, where: str) -> Any:
-        """Return the object in an artifact. All requests of this worker get the same one, except files."""
+    def load(self, value: Stored, hint: Any, where: str, *, shared: bool = False) -> Any:
+        """Return the object in an artifact. All requests of this worker get the same one, except files.
+
+        Args:
+            value: the artifact.
+            hint: the type that the step declares.
+            where: names the input in errors.
+            shared: whether it stays loaded because all requests use it.
+        """
         saved = json.loads(plain_data.write(value))
         if value.artifact.format in (files.FILE, files.FOLDER):
             self._folder = self._folder or Path(tempfile.mkdtemp(prefix="request-", dir=Path.cwd()))
             return serialize.load(saved, hint, self.store, folder=self._folder, where=where, unsafe=self.unsafe)
         key = (value.artifact.sha256, value.artifact.format, repr(hint))
-        if key not in self._loaded:
-            self._loaded[key] = serialize.load(saved, hint, self.store, where=where, unsafe=self.unsafe)
-            while len(self._loaded) > _LOADED:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(key)
-        return self._loaded[key]
+        if key in self._shared:
+            return self._shared[key]
+        if key in self._loaded:
+            self._loaded.move_to_end(key)
+            return self._loaded[key][0]
+        loaded = serialize.load(saved, hint, self.store, where=where, unsafe=self.unsafe)
+        if shared:
+            self._shared[key] = loaded
+            return loaded
+        self._loaded[key] = loaded, value.artifact.size
+        self._size += value.artifact.size
+        while self._loaded and (len(self._loaded) > _LOADED or self._size > _LOADED_BYTES):
+            self._size -= self._loaded.popitem(last=False)[1][1]
+        return loaded
 
     def remove_files(self) -> None:
         """Remove the files of the requests that have finished."""

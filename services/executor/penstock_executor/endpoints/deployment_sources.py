@@ -31,12 +31,12 @@ class DeploymentSources:
         self._mirror = mirror
         self._prepare = prepare
 
-    async def versions(self, project: str, definition: Definition) -> list[Version]:
+    async def versions(self, project: str, definition: Definition) -> list[tuple[Version, bool]]:
         """See the protocol."""
-        number = definition.version or await self._versions.latest(project, definition.pipeline)
-        numbers = [number, *definition.other_versions.values()]
+        own = definition.version or await self._versions.latest(project, definition.pipeline)
+        numbers = dict.fromkeys([own, *definition.other_versions.values()])
         found = [await self._versions.get(project, definition.pipeline, one) for one in numbers if one is not None]
-        return [one for one in found if one is not None]
+        return [(one, one.version == own) for one in found if one is not None]
 
     async def pinned(self, project: str, definition: Definition, version: Version) -> dict[str, Value]:
         """See the protocol."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from penstock_contracts.warm_calls import Refusal, ServedEndpoints
 from penstock_core import requests
 from penstock_core.deployments import low_latency
 from penstock_core.deployments.definition import Definition, Mode
+from penstock_core.deployments.state import Deployment
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted
 from penstock_core.pipeline.ir import Pipeline, Resources
@@ -46,18 +47,23 @@ _ANNOUNCE = 1.0
 _EXIT = 2.0
 """Seconds that workers without a call may take to exit when the executor stops."""
 
-_KNOWN = 1_000
 _VALUES: pydantic.TypeAdapter[dict[str, Value]] = pydantic.TypeAdapter(dict[str, Value])
 
 Name = tuple[str, str]
 """Project and name of a deployment."""
 
+Key = tuple[int, int]
+"""Revision of a deployment and version of its pipeline."""
+
 
 class Sources(Protocol):
     """What the service needs to know of deployments, and of the machine."""
 
-    async def versions(self, project: str, definition: Definition) -> list[Version]:
-        """Return the versions that a deployment runs now: its own, and those that get a share of the requests."""
+    async def versions(self, project: str, definition: Definition) -> list[tuple[Version, bool]]:
+        """Return the versions that a deployment runs now, each with whether it is its own.
+
+        The others get a share of the requests.
+        """
         ...
 
     async def pinned(self, project: str, definition: Definition, version: Version) -> dict[str, Value]:
@@ -108,10 +114,9 @@ class EndpointService:
         self._recorder = RunRecorder(bus, f"penstock/executor/{name}", log.warning)
         self._background = BackgroundTasks(log.warning)
         self._endpoints: dict[Name, _Endpoint] = {}
-        self._refused: dict[Name, tuple[int, int]] = {}
+        self._problems: dict[Name, str] = {}
         self._workers: dict[str, tuple[WorkerPool, WarmWorker]] = {}
         self._orders: dict[str, WarmOrder] = {}
-        self._fetched: dict[bytes, None] = {}
         self._numbers = itertools.count(1)
         self._calls = itertools.count(1)
         self._wake = asyncio.Event()
@@ -168,32 +173,46 @@ class EndpointService:
         self._wake.set()
 
     async def _reconcile(self) -> None:
-        wanted: dict[Name, set[tuple[int, int]]] = {}
-        for name, deployment in (await self._deployments.all()).items():
-            now = deployment.current
-            definition = now.definition if now is not None and not now.paused else None
-            if now is None or definition is None or definition.mode is not Mode.LOW_LATENCY:
-                continue
-            for version in await self._sources.versions(name[0], definition):
-                if self._serves(version.pipeline) and self._can_run(name, now.revision, version):
-                    wanted.setdefault(name, set()).add((now.revision, version.version))
+        deployments = await self._deployments.all()
+        for name in dict.fromkeys([*deployments, *self._endpoints]):
+            try:
+                problem = await self._update(name, deployments.get(name))
+            except (UnavailableError, BusError):
+                raise
+            except Exception as error:  # it must not stop the other endpoints
+                problem = f"{type(error).__name__}: {error}"
+            if problem and self._problems.get(name) != problem:
+                self._log.warning("an endpoint could not be updated; retrying", deployment=name[1], error=problem)
+            self._problems[name] = problem
+        self._problems = {name: problem for name, problem in self._problems.items() if problem}
+
+    async def _update(self, name: Name, deployment: Deployment | None) -> str:
+        """Have the generations that a deployment needs now, and stop the others; return what is wrong with it.
+
+        If it raises, all generations are kept.
+        """
+        now = deployment.current if deployment is not None else None
+        definition = now.definition if now is not None and not now.paused else None
+        wanted: dict[Key, bool] = {}
+        problems: list[str] = []
+        if now is not None and definition is not None and definition.mode is Mode.LOW_LATENCY:
+            for version, own in await self._sources.versions(name[0], definition):
+                if not self._serves(version.pipeline):
+                    continue
+                # A version that was published after the deployment was not checked before.
+                found = low_latency.problems(version.pipeline)
+                problems += [f"version {version.version} cannot run: {path} {message}" for path, message in found]
+                if not found:
+                    wanted[now.revision, version.version] = own
                     await self._want(name, now.revision, definition, version)
-        for name, endpoint in [*self._endpoints.items()]:
-            self._retire(endpoint, wanted.get(name, set()))
+        if (endpoint := self._endpoints.get(name)) is not None:
+            self._retire(endpoint, wanted)
             if not endpoint.pools:
                 del self._endpoints[name]
+        return "; ".join(problems)
 
     def _serves(self, pipeline: Pipeline) -> bool:
         return self._pool == "*" or requests.pools(pipeline) <= {self._pool}
-
-    def _can_run(self, name: Name, revision: int, version: Version) -> bool:
-        """Whether workers can run a version. One that was published after the deployment was not checked before."""
-        problems = low_latency.problems(version.pipeline)
-        if problems and self._refused.get(name) != (revision, version.version):
-            self._refused[name] = (revision, version.version)
-            text = "; ".join(f"{path} {message}" for path, message in problems)
-            self._log.warning("an endpoint cannot run a version", deployment=name[1], error=text)
-        return not problems
 
     async def _want(self, name: Name, revision: int, definition: Definition, version: Version) -> None:
         """Have a generation, whose workers start now; those before it go on until it is ready."""
@@ -216,10 +235,18 @@ class EndpointService:
         self._log.info("endpoint", deployment=name[1], revision=revision, version=version.version)
         pool.scale()
 
-    def _retire(self, endpoint: _Endpoint, wanted: set[tuple[int, int]]) -> None:
-        """Close the generations that are not wanted once those that are can serve; stop workers that are idle."""
+    def _retire(self, endpoint: _Endpoint, wanted: Mapping[Key, bool]) -> None:
+        """Close the generations that are not wanted once those that are can serve; stop workers that are idle.
+
+        Args:
+            endpoint: the endpoint.
+            wanted: the generations that it needs, each with whether it is of the deployment's own version.
+        """
         serving = [pool for pool in endpoint.pools if pool.generation.key in wanted]
         replaced = all(pool.ready for pool in serving)
+        own = [pool for pool in serving if wanted[pool.generation.key]]
+        for pool in serving:  # a version that becomes only a canary answers until its successor is ready
+            pool.own = pool in own or (pool.own and not any(one.ready for one in own))
         for pool in endpoint.pools:
             if pool not in serving and (replaced or not pool.ready):
                 if pool.closing:  # closed since the last announcement: gateways know, so no further call comes
@@ -265,21 +292,15 @@ class EndpointService:
 
     async def _submit_fetched(self, pool: WorkerPool, run: Json, reply: Callable[[Json], None]) -> None:
         """Submit a call after its artifacts are on this machine."""
-        inputs = {name: orjson.dumps(value) for name, value in run["inputs"].items()}
-        wanted = [
-            run["inputs"][name] for name, text in inputs.items() if b'"artifact"' in text and text not in self._fetched
-        ]
         try:
-            values = _VALUES.validate_python({str(n): value for n, value in enumerate(wanted)})
-            await self._sources.fetch([*values.values()])
+            await self._sources.fetch([*_VALUES.validate_python(run["inputs"]).values()])
         except (PenstockError, OSError, pydantic.ValidationError) as error:
             reply({"end": {"outcome": "failed", "error": f"the inputs cannot be loaded: {error}", "outputs": {}}})
             return
-        for text in inputs.values():
-            self._fetched[text] = None
-        while len(self._fetched) > _KNOWN:
-            del self._fetched[next(iter(self._fetched))]
-        pool.submit(run, next(self._calls), reply)
+        if self._stopping or pool not in self._pools():  # it may have ended meanwhile
+            reply({"refused": Refusal.GONE.value, "detail": ""})
+        else:
+            pool.submit(run, next(self._calls), reply)
 
     async def _reply(self, subject: str, body: Json) -> None:
         outputs = (body.get("end") or {}).get("outputs")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,13 +25,26 @@ from penstock_core.facts import Outcome
 DELAY = 0.2
 """Seconds that facts are collected before they are appended."""
 
-BACKLOG = 5_000
-"""Runs that wait to be recorded, at which requests are refused."""
+BACKLOG = 64 * 1024 * 1024
+"""Bytes of facts that wait to be recorded, at which requests are refused."""
+
+BATCH = 4 * 1024 * 1024
+"""Bytes of facts after which no further run joins a batch."""
 
 _RETRY = (0.1, 0.5, 1.0, 2.0)
 _LIMIT = 256 * 1024
+_OVERHEAD = 500
+"""Bytes that a fact takes beside its body."""
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The facts of a run, and their size in bytes."""
+
+    facts: list[EncodedFact]
+    size: int
 
 
 class RunRecorder:
@@ -39,15 +54,16 @@ class RunRecorder:
         self._bus = bus
         self._source = source
         self._warn = warn
-        self._runs: list[list[EncodedFact]] = []
+        self._runs: deque[_Run] = deque()
+        self._size = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
     @property
     def full(self) -> bool:
-        """Whether so many runs wait to be recorded that no further ones should start."""
-        return len(self._runs) >= BACKLOG
+        """Whether so much waits to be recorded that no further runs should start."""
+        return self._size >= BACKLOG
 
     def add(self, run: Json, end: Json, facts: list[tuple[str, Json]] | None) -> None:
         """Record a run: its request and its facts, or its request and its end."""
@@ -56,7 +72,9 @@ class RunRecorder:
         encoded = [recorded_runs.encoded(run_id, "requested", orjson.dumps(run), self._source)]
         for tail, body in rest:
             encoded.append(recorded_runs.encoded(run_id, tail, _body({**body, "run_id": run_id}), self._source))
-        self._runs.append([fact for fact in encoded if fact is not None])
+        run_facts = [fact for fact in encoded if fact is not None]
+        self._runs.append(_Run(run_facts, sum(len(fact.body) + _OVERHEAD for fact in run_facts)))
+        self._size += self._runs[-1].size
         self._wake.set()
         if self._task is None:
             self._task = asyncio.create_task(self._append_all())
@@ -75,18 +93,17 @@ class RunRecorder:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), DELAY)
             while self._runs:
-                count, size = 0, 0
-                while count < len(self._runs) and (not count or size < recorded_runs.BATCH_LIMIT):
-                    size += len(self._runs[count])
-                    count += 1
-                await self._append(self._runs[:count])
-                del self._runs[:count]
+                batch: list[_Run] = []
+                while self._runs and _fits(batch, self._runs[0]):
+                    batch.append(self._runs.popleft())
+                await self._append(batch)
+                self._size -= sum(run.size for run in batch)
             if self._closing.is_set():
                 return
 
-    async def _append(self, runs: list[list[EncodedFact]]) -> None:
-        """Append the facts of runs. One that the server refuses costs no other."""
-        facts = [fact for run in runs for fact in run]
+    async def _append(self, runs: list[_Run]) -> None:
+        """Append the facts of runs. One that cannot be appended costs no other."""
+        facts = [fact for run in runs for fact in run.facts]
         failures = 0
         while True:
             try:
@@ -96,13 +113,21 @@ class RunRecorder:
                 self._warn("runs of endpoints not recorded; retrying", error=str(error))
                 await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
                 failures += 1
-            except BusError as error:
+            except Exception as error:  # refused by the server, or a defect: the recorder goes on
                 if len(runs) > 1:
                     for run in runs:
                         await self._append([run])
                     return
-                self._warn("a run of an endpoint cannot be recorded", error=str(error))
+                about = str(error) if isinstance(error, BusError) else repr(error)
+                self._warn("a run of an endpoint cannot be recorded", error=about)
                 return
+
+
+def _fits(batch: list[_Run], run: _Run) -> bool:
+    """Whether a run can join a batch."""
+    return not batch or (
+        sum(len(one.facts) for one in batch) < recorded_runs.BATCH_LIMIT and sum(one.size for one in batch) < BATCH
+    )
 
 
 def _finished(run_id: str, end: Json) -> Json:

@@ -87,6 +87,8 @@ class WorkerPool:
         self.generation = generation
         self.error = ""
         self.closing = False
+        self.own = False
+        """Whether it runs the version of the deployment itself, not only a canary or shadow."""
         self.warm = False
         """Whether it needs a worker at once, because the generation before it has some."""
         self.quiet = asyncio.Event()
@@ -129,6 +131,7 @@ class WorkerPool:
             deployment=generation.deployment,
             revision=generation.revision,
             version=generation.version,
+            own=self.own,
             ready=self.ready,
             load=self.load,
             error=self.error,

@@ -41,6 +41,7 @@ from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Port
 from penstock_core.pipeline.values import Stored
 from penstock_gateway import named_secrets
+from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.notifications.sender import NotificationSender
@@ -71,6 +72,7 @@ class Deployments:
         pools: KnownPools,
         evaluator: CelEvaluator,
         sender: NotificationSender,
+        tokens: Tokens,
         project: str,
     ) -> None:
         self.log = log
@@ -81,6 +83,7 @@ class Deployments:
         self._pools = pools
         self._evaluator = evaluator
         self._sender = sender
+        self._tokens = tokens
 
     async def list(self) -> DeploymentList:
         """Return the deployments that are not deleted, by name."""
@@ -134,6 +137,7 @@ class Deployments:
                 paused=known is not None and known.paused,
                 changed=bool(facts),
             )
+        await self._revoke_old_tokens(name)
         changed, deployment = await self.log.change(
             self.project, name, lambda found: state.apply(found, definition, actor, body.revision)
         )
@@ -147,6 +151,7 @@ class Deployments:
             ConflictError: the deployment is at another revision.
         """
         actor = Actor(by=by, at=time.time())
+        await self._revoke_old_tokens(name)
         changed, deployment = await self.log.change(
             self.project, name, lambda found: state.roll_back(found, body.to, actor, body.revision)
         )
@@ -166,13 +171,14 @@ class Deployments:
         return await self._change(name, DeploymentResumed, body, by)
 
     async def delete(self, name: str, body: DeploymentChange, by: str) -> None:
-        """Delete a deployment; its history stays. Raises as `pause`."""
+        """Delete a deployment and the tokens of its endpoint; its history stays. Raises as `pause`."""
         actor = Actor(by=by, at=time.time())
         await self.log.change(
             self.project,
             name,
             lambda found: state.change(found, DeploymentDeleted, body.reason, actor, body.revision),
         )
+        await self._tokens.revoke_all(name)
 
     async def next_ticks(self, name: str, count: int) -> TicksView:
         """Return the next ticks of the cron triggers of a deployment.
@@ -197,6 +203,14 @@ class Deployments:
             self.project, name, lambda found: state.change(found, kind, body.reason, actor, body.revision)
         )
         return _view(deployment, changed)
+
+    async def _revoke_old_tokens(self, name: str) -> None:
+        """Revoke the tokens of a deleted deployment before one of its name exists again.
+
+        Its deletion does so, too, unless the gateway is killed between the two.
+        """
+        if not (await self.log.get(self.project, name)).exists:
+            await self._tokens.revoke_all(name)
 
     async def _known(self, name: str) -> Deployment:
         deployment = await self.log.get(self.project, name)

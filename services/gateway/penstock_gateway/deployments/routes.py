@@ -23,7 +23,6 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import ids
 from penstock_core.access import Permission
-from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
 from penstock_gateway.deployments.explanations import LISTED, Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
@@ -71,7 +70,6 @@ async def put_deployment(deployments: Service, name: Name, by: By, body: Deploym
 )
 async def delete_deployment(
     deployments: Service,
-    tokens: Annotated[Tokens, feature(Tokens)],
     name: Name,
     by: By,
     reason: Annotated[str, Query(max_length=4_000, description="why; kept in its history")] = "",
@@ -79,7 +77,6 @@ async def delete_deployment(
 ) -> None:
     """Its history stays. Runs that it started continue. Tokens of its endpoint are revoked."""
     await deployments.delete(name, DeploymentChange(reason=reason, revision=revision), by)
-    await tokens.revoke_all(name)
 
 
 @router.post("/{name}/pause", summary="Pause a deployment", dependencies=_WRITE, responses=problems(404, 409, *BODY))

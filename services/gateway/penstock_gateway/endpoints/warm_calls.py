@@ -331,19 +331,14 @@ class WarmCalls:
 
 
 def _allowed(options: Sequence[Option], revisions: Revisions, role: str) -> list[Option]:
-    """Return where a call with a role may go: a canary or shadow version runs no other calls, ready or not.
+    """Return where a call with a role may go: a canary or shadow version runs no other calls, ready or not."""
 
-    It does only if its number is also that of the deployment's own version, so that no other one is announced.
-    """
-
-    def role_of(served: ServedEndpoint) -> str:
-        others = revisions[served.revision].other_versions
-        return next((other for other, version in others.items() if version == served.version), "")
+    def has_role(served: ServedEndpoint) -> bool:
+        return revisions[served.revision].other_versions.get(role) == served.version
 
     if role == "shadow":
-        return [one for one in options if revisions[one[1].revision].other_versions.get(role) == one[1].version]
-    with_own = {served.revision for _, served in options if not role_of(served)}
-    return [one for one in options if role_of(one[1]) in ("", role) or one[1].revision not in with_own]
+        return [one for one in options if has_role(one[1])]
+    return [one for one in options if one[1].own or has_role(one[1])]
 
 
 def _choose(options: Sequence[Option], revisions: Revisions, role: str) -> Option:

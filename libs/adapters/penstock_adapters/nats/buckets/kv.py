@@ -16,12 +16,16 @@ from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The value of a key and its revision (the stream sequence). `written_at` is in Unix seconds; 0 if unknown."""
+    """The value of a key and its revision (the stream sequence). `written_at` is in Unix seconds; 0 if unknown.
+
+    Of a deleted key, the value is the one that its deletion kept.
+    """
 
     key: str
     value: bytes
     revision: int
     written_at: float = 0.0
+    deleted: bool = False
 
 
 class Bucket:
@@ -49,18 +53,17 @@ class Bucket:
             return None
         return Entry(key, last.data, last.seq)
 
-    async def list(self, pattern: str = ">") -> list[Entry]:
-        """The entries whose keys match a subject pattern, oldest change first."""
-        latest: dict[str, Entry | None] = {}
+    async def list(self, pattern: str = ">", *, deleted: bool = False) -> list[Entry]:
+        """The entries whose keys match a subject pattern, oldest change first. With `deleted`, deleted ones, too."""
+        latest: dict[str, Entry] = {}
         for message in await self._bus.read(self._stream, self._prefix + pattern):
             headers = message.headers or {}
             key = headers["Nats-Subject"].removeprefix(self._prefix)
             latest.pop(key, None)
-            deleted = headers.get("KV-Operation") in ("DEL", "PURGE")
+            is_deleted = headers.get("KV-Operation") in ("DEL", "PURGE")
             written_at = datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp()
-            entry = Entry(key, message.data, int(headers["Nats-Sequence"]), written_at)
-            latest[key] = None if deleted else entry
-        return [entry for entry in latest.values() if entry is not None]
+            latest[key] = Entry(key, message.data, int(headers["Nats-Sequence"]), written_at, is_deleted)
+        return [entry for entry in latest.values() if deleted or not entry.deleted]
 
     async def latest(self, patterns: Sequence[str]) -> list[Entry]:
         """The entries whose keys match any of several patterns, by one request.
@@ -92,8 +95,13 @@ class Bucket:
             raise
         return int(answer["seq"])
 
-    async def delete(self, key: str, revision: int | None = None) -> bool:
-        """Delete a key; a marker stays, so that watchers learn of it. With `revision`, only if that is its revision.
+    async def delete(self, key: str, revision: int | None = None, keep: bytes = b"") -> bool:
+        """Delete a key; a marker stays, so that watchers learn of it.
+
+        Args:
+            key: of the entry.
+            revision: delete it only if that is its revision.
+            keep: what the marker has as its value.
 
         Returns:
             False when the key has changed meanwhile.
@@ -102,7 +110,7 @@ class Bucket:
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         try:
-            await self._bus.publish(self._prefix + key, b"", headers)
+            await self._bus.publish(self._prefix + key, keep, headers)
         except BusError as error:
             if error.code == WRONG_LAST:
                 return False
