@@ -25,6 +25,8 @@ from penstock_core.deployments.decisions import Outcome
 from penstock_testkit.servers.cluster import Cluster
 
 FLOWS = """
+from pathlib import Path
+
 from penstock import pipeline, step
 
 @step
@@ -52,6 +54,18 @@ def keyed(key: str):
     return name(key)
 
 @step
+def watch(n: int, folder: str) -> int:
+    mine = Path(folder) / f"run-{n}"
+    mine.touch()
+    (Path(folder) / f"seen-{n}").write_text(str(len([*Path(folder).glob("run-*")])))
+    mine.unlink()
+    return n
+
+@pipeline
+def watched(n: int, folder: str):
+    return watch(n, folder)
+
+@step
 def fail(n: int) -> int:
     raise ValueError(n)
 
@@ -61,6 +75,7 @@ def failing(n: int):
 """
 EVENTS = 60
 ITEMS = 60
+BURST = 30
 HOOK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 T = TypeVar("T")
 
@@ -157,6 +172,33 @@ def test_a_tick_is_one_event_and_one_run_despite_kills(cluster: Cluster) -> None
     expected = sorted(set(on_bus(cluster, ticks)))
     until(lambda: len(started()) >= len(expected) - 1, started)
     assert len(started()) == len(set(started()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_burst_that_reaches_the_limit_of_active_runs_loses_no_event(cluster: Cluster) -> None:
+    """Events queue as runs while schedulers and triggers are killed; all of them run, at most two at a time."""
+    client = deployed(cluster)
+    client.pipelines.register(f"{cluster.src / 'flows.py'}:watched")
+    trigger = {"kind": "event", "name": "on", "types": ["com.acme.burst"], "inputs": {"n": "data.n"}}
+    folder = cluster.src.parent / "active"
+    folder.mkdir()
+    definition = {"pipeline": "watched", "triggers": [trigger], "inputs": {"folder": str(folder)}}
+    client.deployments.apply("limited", {**definition, "max_active_runs": 2})
+    for n in range(BURST):
+        persistent(lambda n=n: client.events.send("com.acme.burst", {"n": n}, id=str(n), source="burst"))  # type: ignore[misc]
+
+    def ended() -> set[str]:
+        found = client.runs.list("watched", state="succeeded", limit=500)
+        return {run.trigger["event_id"] for run in found}
+
+    for victim in ("scheduler", "triggers", "scheduler-2", "nats", "scheduler"):
+        seen = len(ended())
+        until(lambda seen=seen: len(ended()) > seen or len(ended()) == BURST, ended)  # type: ignore[misc]
+        cluster.kill(victim)
+        cluster.restart(victim)
+    until(lambda: ended() == {str(n) for n in range(BURST)}, ended)
+    assert max(int(file.read_text()) for file in folder.glob("seen-*")) <= 2
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Version
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
@@ -146,13 +147,14 @@ class Replica:
     async def granted(self, runs: Sequence[Run]) -> list[str]:
         return [run.run_id for run in runs if await self.facts(run, SlotGranted)]
 
-    async def request(self, pipeline: Pipeline) -> Run:
+    async def request(self, pipeline: Pipeline, limit: DeploymentLimit | None = None) -> Run:
         fact = RunRequested(
             run_id=f"run{next(_RUNS)}",
             project="default",
             pipeline=pipeline.name,
             version=1,
             requested_at=time.time(),
+            deployment_limit=limit,
         )
         await self.log.append([fact])
         self.versions.pipelines[pipeline.name] = pipeline
@@ -295,6 +297,30 @@ async def test_a_lost_ledger_is_rebuilt_from_the_log(bus: Bus, one: Replica) -> 
     assert await new.granted(runs) == [run.run_id for run in runs[:4]]
 
 
+async def test_queued_runs_of_a_deployment_survive_the_loss_of_the_ledger(
+    bus: Bus, one: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those for which the ledger had no room."""
+    monkeypatch.setattr(slot_ledger, "MAX_WAITERS", 10)
+    pipeline = Pipeline(name="lost-queue")
+    limit = DeploymentLimit(deployment="lost", most=1)
+    runs = [await one.request(pipeline, limit) for _ in range(25)]
+    for run in runs:
+        await one.do(run, AdmitRun())
+    ledger, _ = await one.store.read()
+    assert ledger is not None and len(ledger.waiters) == 10 and "deployment:default/lost" in ledger.outside
+    await bus.api(f"STREAM.PURGE.KV_{subjects.LIMITS_BUCKET}", {})
+    new = Replica(bus, one.versions)
+    await new.compare()
+    for run in runs:
+        assert await new.facts(run, RunAdmitted), f"{run.run_id} was lost"
+        await new.log.append([RunFinished(run_id=run.run_id, outcome=Outcome.SUCCEEDED)])
+        await new.do(run, ReleaseRun())
+        await new.compare()
+    ledger, _ = await new.store.read()
+    assert ledger is not None and not ledger.holders and not ledger.waiters and not ledger.outside
+
+
 async def test_an_unreadable_ledger_is_rebuilt(bus: Bus, one: Replica) -> None:
     run = await one.hold()
     await one.acquire(run)
@@ -415,9 +441,12 @@ async def test_a_replica_with_a_stale_size_does_not_use_it(bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("policy", Overlap)
-async def test_max_active_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
-    pipeline = Pipeline(name=f"p-{policy}", max_active=1, overlap=policy)
-    runs = [await one.request(pipeline) for _ in range(3)]
+@pytest.mark.parametrize("owner", ["pipeline", "deployment"])
+async def test_max_active_runs_of_a_pipeline_and_of_a_deployment(one: Replica, owner: str, policy: Overlap) -> None:
+    limit = DeploymentLimit(deployment=f"d-{policy}", most=1, overlap=policy) if owner == "deployment" else None
+    limited = {} if limit else {"max_active": 1, "overlap": policy}
+    pipeline = Pipeline(name=f"p-{policy}-{owner}", **limited)
+    runs = [await one.request(pipeline, limit) for _ in range(3)]
     answers = [await one.do(run, AdmitRun()) for run in runs]
     assert answers[0] == [RunAdmitted(run_id=runs[0].run_id)]
     match policy:
@@ -427,6 +456,7 @@ async def test_max_active_runs_of_a_pipeline(one: Replica, policy: Overlap) -> N
             assert answers[1] == [] or policy is Overlap.SKIP
             [end] = answers[2]
             assert isinstance(end, RunFinished) and end.outcome is Outcome.SKIPPED and str(policy) in (end.error or "")
+            assert owner in (end.error or "")
             assert await one.facts(runs[2], RunFinished) == [end]
         case Overlap.CANCEL_PREVIOUS:
             for run in runs[:2]:

@@ -146,7 +146,7 @@ class DecisionView(BaseModel):
     key: str = ""
     window: int = Field(default=0, description="the window that the event is part of, counted from 1 for each key")
     start_at: float | None = Field(default=None, description="when the run starts, in Unix seconds")
-    waits_for: str = Field(default="", description="what an open window waits for")
+    waits_for: str = Field(default="", description="what an open window, or the queued run, waits for")
     inputs: dict[str, Any] | None = Field(default=None, description="inputs of the run; only in tests of a trigger")
     event: str = Field(default="", description="digest of the event")
     at: float = 0.0

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from penstock_core import capacity, ids, json_schema
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.errors import InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.facts import CacheMode, Caller, RunRequested
 from penstock_core.frozen import frozen
@@ -99,6 +100,7 @@ class Options:
     reuses: str = ""
     caller: Caller | None = None
     shadow: bool = False
+    deployment_limit: DeploymentLimit | None = None
 
 
 def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: float) -> RunRequested:
@@ -134,6 +136,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         limited_pools=tuple(sorted(pools(pipeline) & {*target.limited_pools})),
         models=_used_models(pipeline.params, inputs),
         shadow=options.shadow,
+        deployment_limit=options.deployment_limit,
     )
 
 

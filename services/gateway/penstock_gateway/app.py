@@ -360,7 +360,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     notification_log = NotificationLog(bus, source)
     notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
     partition_log = PartitionLog(bus, source)
-    explanations = Explanations(deployments, DecisionLog(bus, source), events, evaluator)
+    explanations = Explanations(deployments, DecisionLog(bus, source), events, log, evaluator)
     partitions = DeploymentPartitions(deployments, partition_log, read_model, projector)
     health = Health(bus, artifacts, auditor, pools, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)

@@ -115,10 +115,10 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """A request for slots by an attempt or a run; `overlap` is that of the run's pipeline."""
+    """A request for slots by an attempt or a run; of a run, with the overlap policies of its limits in their order."""
 
     waiter: Waiter
-    overlap: Overlap | None = None
+    policies: tuple[Overlap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,12 +324,12 @@ def waiter_of(queued_attempt: AttemptQueued, now: float) -> Waiter:
 
 
 def admission_request(request: RunRequested, pipeline: Pipeline, now: float) -> SlotRequest | None:
-    """Return the request of a run for admission; None if the active runs of its pipeline are not limited."""
-    if pipeline.max_active is None or request.shadow:
+    """Return the request of a run for admission; None if neither its pipeline nor its deployment limits active runs."""
+    limits = overlap.limits_of(request, pipeline)
+    if not limits:
         return None
-    limit = overlap.run_limit(request.project, request.pipeline, pipeline.max_active)
-    waiter = overlap.run_waiter(request.run_id, limit, request.priority, request.requested_at or now)
-    return SlotRequest(waiter, pipeline.overlap)
+    waiter = overlap.run_waiter(request.run_id, limits, request.priority, request.requested_at or now)
+    return SlotRequest(waiter, tuple(one.overlap for one in limits))
 
 
 def _apply(ledger: LimitsLedger, part: list[_Pending], skipped: dict[SlotKey, str]) -> None:
@@ -339,8 +339,8 @@ def _apply(ledger: LimitsLedger, part: list[_Pending], skipped: dict[SlotKey, st
             match request:
                 case SlotRelease(slot_key):
                     slot_ledger.release(ledger, slot_key)
-                case SlotRequest(waiter, policy) if policy is not None:
-                    why = overlap.admit(ledger, waiter, policy)
+                case SlotRequest(waiter, policies) if policies:
+                    why = overlap.admit(ledger, waiter, policies)
                     if why is not None:
                         skipped[waiter.slot_key] = why
                 case SlotRequest(waiter):
@@ -350,7 +350,7 @@ def _apply(ledger: LimitsLedger, part: list[_Pending], skipped: dict[SlotKey, st
 def _notice(slot_key: SlotKey, notice: Notice, now: float) -> Fact:
     run_id, key, attempt = slot_key
     if notice is Notice.CANCELLED:
-        why = "replaced by a newer run of the pipeline (overlap=cancel_previous)"
+        why = "replaced by a newer run (overlap=cancel_previous)"
         return CancelRequested(run_id=run_id, by=_SCHEDULER, reason=why, requested_at=now)
     return SlotGranted(run_id=run_id, key=key, attempt=attempt) if key else RunAdmitted(run_id=run_id)
 

@@ -140,8 +140,8 @@ class LimitsReconciler:
             for request in missing:
                 if request.waiter.slot_key in found.granted:
                     slot_ledger.hold(ledger, request.waiter, now)
-                elif request.overlap is not None:
-                    overlap.restore(ledger, request.waiter, request.overlap)
+                elif request.policies:
+                    overlap.restore(ledger, request.waiter, request.policies)
                 else:
                     slot_ledger.enqueue(ledger, request.waiter)
             if rebuilding or floor > ledger.floor + _FLOOR_STEP:
@@ -162,7 +162,7 @@ class LimitsReconciler:
 
     async def _runs_outside(self, seen: LimitsLedger, rebuilding: bool, now: float) -> dict[SlotKey, SlotRequest]:
         """Return the runs that wait outside, or all unfinished ones when the ledger is rebuilt."""
-        wanted = {name for name in seen.outside if name.startswith(overlap.RUNS)}
+        wanted = {name for name in seen.outside if name.startswith((slot_ledger.RUNS, overlap.DEPLOYMENT))}
         if not wanted and not rebuilding:
             return {}
         found: dict[SlotKey, SlotRequest] = {}
@@ -170,11 +170,9 @@ class LimitsReconciler:
             recorded = from_direct(message)
             if recorded is None or not isinstance(fact := recorded.fact, RunRequested):
                 continue
-            if not rebuilding and overlap.run_limit(fact.project, fact.pipeline, 1).name not in wanted:
-                continue
             version = await self._versions.get(fact.project, fact.pipeline, fact.version)
             ask = handling.admission_request(fact, version.pipeline, now) if version is not None else None
-            if ask is not None:
+            if ask is not None and (rebuilding or any(need.name in wanted for need in ask.waiter.needs)):
                 found[ask.waiter.slot_key] = ask
         return found
 

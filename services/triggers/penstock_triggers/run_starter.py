@@ -112,6 +112,7 @@ class RunStarter:
             labels={**definition.labels, **partitions.trigger(partition)},
             priority=definition.priority,
             deadline=definition.deadline,
+            deployment_limit=definition.active_limit(start.deployment),
         )
         version = await self._version(event.project, definition.pipeline, definition.version)
         return await self._build(start.run_id, version, {**given, **mapped}, options)

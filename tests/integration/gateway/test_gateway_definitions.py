@@ -14,6 +14,8 @@ from gateway_platform import SOURCE, Http, Platform, chain
 
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_contracts import commands, subjects
+from penstock_core.deployments.active_runs import DeploymentLimit
+from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,6 +235,39 @@ async def test_deployments_are_created_updated_paused_rolled_back_and_deleted(ht
     ]
 
 
+async def test_explanations_say_what_a_limit_of_active_runs_did(platform: Platform, http: Http) -> None:
+    """Nothing in this test admits runs: the scheduler does."""
+    rule = on(types=["com.acme.limited"], inputs={"n": "1"})
+    put = await http("PUT", "/v1/deployments/limited", deployment(rule, max_active_runs=2, overlap="skip"))
+    assert (put.json()["definition"]["max_active_runs"], put.json()["definition"]["overlap"]) == (2, "skip")
+    sent = (await http("POST", "/v1/events", {"type": "com.acme.limited", "source": "limited", "id": "1"})).json()
+
+    async def explained() -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while True:
+            found = (await http("GET", f"/v1/events/{sent['sequence']}?deployment=limited")).json()["decisions"]
+            if found[0]["waits_for"] or found[0]["error"]:
+                return found[0]
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.05)
+
+    queued = await explained()
+    assert (queued["outcome"], queued["waits_for"]) == (
+        "started",
+        "at most 2 runs of the deployment may be active (max_active_runs)",
+    )
+    await platform.finish(queued["run_id"], Outcome.SKIPPED, error="2 runs of the deployment are active")
+    limited = await explained()
+    assert (limited["outcome"], limited["run_id"]) == ("limited", queued["run_id"])
+    assert limited["error"] == "2 runs of the deployment are active"
+    listed = (await http("GET", "/v1/deployments/limited/decisions")).json()["decisions"]
+    assert [one["outcome"] for one in listed] == ["limited"]
+    by_hand = (await http("POST", "/v1/deployments/limited/runs", {"inputs": {"n": 2}})).json()
+    manual = (await platform.log.read(by_hand["run_id"]))[0].fact
+    assert isinstance(manual, RunRequested)
+    assert manual.deployment_limit == DeploymentLimit(deployment="limited", most=2, overlap=ir.Overlap.SKIP)
+
+
 async def test_a_deployment_stores_complete_artifact_references(platform: Platform, http: Http) -> None:
     sha256 = await platform.store.put_bytes(b"rows")
     inputs = {"n": {"artifact": {"sha256": sha256, "size": 4}}}
@@ -274,6 +309,10 @@ async def test_durations_and_times_are_read_as_people_write_them(http: Http) -> 
         (deployment(inputs={"n": "x"}), 422, "inputs.n"),
         (deployment(inputs={"n": {"artifact": {"sha256": "0" * 64, "size": 1}}}), 422, "inputs.n"),
         (deployment(schedule="@daily"), 422, "schedule"),
+        (deployment(max_active_runs=0), 422, "max_active_runs"),
+        (deployment(max_active_runs="many"), 422, "max_active_runs"),
+        (deployment(overlap="skip"), 422, "overlap"),
+        (deployment(max_active_runs=1, overlap="drop"), 422, "overlap"),
         (deployment(pipeline="none"), 404, None),
         (deployment(version=9), 404, None),
         ({"definition": []}, 422, "definition"),

@@ -214,7 +214,7 @@ def a_sleep_ends_at_once(state, at):
 @alters(evolve._of_run)
 def the_place_of_a_run_is_kept(state):
     with BEFORE:
-        state.plan.pipeline.max_active is not None
+        state.needs_admission
     with AFTER:
         False
 

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import pytest
 
+from penstock_core.deployments.active_runs import DeploymentLimit
+from penstock_core.facts import RunRequested
 from penstock_core.limits import overlap, slot_ledger
-from penstock_core.limits.slot_ledger import LimitsLedger, Notice, SlotKey
-from penstock_core.pipeline.ir import Overlap
+from penstock_core.limits.slot_ledger import LimitsLedger, Notice, SlotKey, Waiter
+from penstock_core.pipeline.ir import Overlap, Pipeline
 
 
 def slot_key(n: int) -> SlotKey:
     return (f"run{n}", "", 0)
 
 
+Known = tuple[str, int, Overlap]
+
+
+def request(n: int, pipeline: Known | None, deployment: Known | None) -> tuple[Waiter, list[Overlap]]:
+    """The waiter of a run whose pipeline and deployment limit their active runs, and its policies."""
+    asked = RunRequested(
+        run_id=f"run{n}",
+        project="default",
+        pipeline=pipeline[0] if pipeline else "p",
+        version=1,
+        deployment_limit=DeploymentLimit(deployment=deployment[0], most=deployment[1], overlap=deployment[2])
+        if deployment
+        else None,
+    )
+    limited = {"max_active": pipeline[1], "overlap": pipeline[2]} if pipeline else {}
+    limits = overlap.limits_of(asked, Pipeline(name=asked.pipeline, **limited))
+    return overlap.run_waiter(asked.run_id, limits, 0, float(n)), [one.overlap for one in limits]
+
+
 def come(ledger: LimitsLedger, n: int, policy: Overlap, most: int = 1, pipeline: str = "p") -> str | None:
-    run = overlap.run_waiter(f"run{n}", overlap.run_limit("default", pipeline, most), 0, float(n))
-    why = overlap.admit(ledger, run, policy)
+    return arrive(ledger, n, (pipeline, most, policy), None)
+
+
+def arrive(ledger: LimitsLedger, n: int, pipeline: Known | None, deployment: Known | None) -> str | None:
+    why = overlap.admit(ledger, *request(n, pipeline, deployment))
     slot_ledger.serve(ledger, {}, float(n))
     return why
 
@@ -130,3 +154,78 @@ def test_an_older_run_that_is_seen_after_newer_ones_finished_is_cancelled(most: 
     assert slot_key(1) not in ledger.holders
     come(ledger, 20, Overlap.CANCEL_PREVIOUS, most=most)
     assert slot_key(20) in ledger.holders
+
+
+# --------------------------------------------------------------------------------------------- limits of a deployment
+
+
+def test_a_run_needs_a_slot_of_its_pipeline_and_of_its_deployment() -> None:
+    ledger = LimitsLedger()
+    two = ("p", 2, Overlap.QUEUE)
+    assert arrive(ledger, 0, two, ("a", 1, Overlap.QUEUE)) is None
+    assert arrive(ledger, 1, two, ("a", 1, Overlap.QUEUE)) is None  # waits for its deployment
+    assert arrive(ledger, 2, two, ("b", 1, Overlap.QUEUE)) is None
+    assert arrive(ledger, 3, two, None) is None  # waits for its pipeline
+    assert set(ledger.holders) == {slot_key(0), slot_key(2)}
+    go(ledger, 0)
+    assert set(ledger.holders) == {slot_key(1), slot_key(2)}
+    go(ledger, 2)
+    assert set(ledger.holders) == {slot_key(1), slot_key(3)}
+
+
+def test_runs_that_wait_for_their_deployment_do_not_keep_others_from_starting() -> None:
+    ledger = LimitsLedger()
+    many = ("p", 3, Overlap.QUEUE)
+    for n in range(5):
+        arrive(ledger, n, many, ("busy", 1, Overlap.QUEUE))
+    late = 10 * int(slot_ledger.RESERVE_AFTER)
+    arrive(ledger, late, many, ("other", 1, Overlap.QUEUE))
+    assert set(ledger.holders) == {slot_key(0), slot_key(late)}
+
+
+@pytest.mark.parametrize("limited", ["pipeline", "deployment"])
+def test_each_limit_has_its_own_policy(limited: str) -> None:
+    """The one that skips is full; the other one, which queues, is not."""
+    ledger = LimitsLedger()
+    first, second = ("p", 1, Overlap.SKIP), ("d", 5, Overlap.QUEUE)
+    if limited == "deployment":
+        first, second = ("p", 5, Overlap.QUEUE), ("d", 1, Overlap.SKIP)
+    assert arrive(ledger, 0, first, second) is None
+    assert arrive(ledger, 1, first, second) == (
+        f"another run of the {limited} is active, and the {limited} skips further runs (overlap=skip)"
+    )
+    assert set(ledger.holders) == {slot_key(0)} and not ledger.waiters
+
+
+def test_a_newer_run_of_the_deployment_cancels_the_previous_one() -> None:
+    ledger = LimitsLedger()
+    pipeline, deployment = ("p", 5, Overlap.QUEUE), ("d", 1, Overlap.CANCEL_PREVIOUS)
+    arrive(ledger, 0, pipeline, ("other", 1, Overlap.QUEUE))
+    arrive(ledger, 1, pipeline, deployment)
+    arrive(ledger, 2, pipeline, deployment)
+    assert cancel_requested(ledger) == {slot_key(1)}
+    go(ledger, 1)
+    assert set(ledger.holders) == {slot_key(0), slot_key(2)}
+
+
+def test_a_run_that_one_limit_skips_cancels_none_of_the_other() -> None:
+    ledger = LimitsLedger()
+    pipeline, deployment = ("p", 1, Overlap.SKIP), ("d", 1, Overlap.CANCEL_PREVIOUS)
+    arrive(ledger, 0, pipeline, deployment)
+    assert arrive(ledger, 1, pipeline, deployment) is not None
+    assert not cancel_requested(ledger) and not ledger.newest.get("deployment:default/d", (0.0,))[1:]
+
+
+def test_a_run_that_waits_outside_of_the_ledger_is_restored() -> None:
+    """It passed the limit that skips, and waits for the one that queues: a restart must not lose it."""
+    ledger = LimitsLedger()
+    arrive(ledger, 0, ("p", 1, Overlap.QUEUE), ("other", 1, Overlap.QUEUE))
+    waiting = request(1, ("p", 1, Overlap.QUEUE), ("d", 1, Overlap.SKIP))
+    assert overlap.admit(ledger, *waiting) is None
+    slot_ledger.release(ledger, slot_key(1))
+    overlap.restore(ledger, *waiting)
+    go(ledger, 0)
+    assert set(ledger.holders) == {slot_key(1)}
+    only_skips = request(2, ("q", 1, Overlap.SKIP), ("e", 1, Overlap.SKIP))
+    overlap.restore(ledger, *only_skips)
+    assert slot_key(2) not in ledger.waiters

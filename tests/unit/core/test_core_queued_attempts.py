@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.facts import (
     AttemptFinished,
     AttemptQueued,
@@ -24,6 +25,7 @@ from penstock_core.pipeline.ir import Overlap, Phase, Resources, Retry
 from penstock_core.pipeline.values import Inline, Output, Pick
 from penstock_core.run import machine
 from penstock_core.run.effects import AcquireSlots, AdmitRun, KillAttempt, NotifyCaller, ReleaseRun, ReleaseSlots
+from penstock_core.run.explain import explain_one
 from penstock_testkit.run_driver import (
     CANCEL,
     FAILED,
@@ -156,6 +158,19 @@ def test_a_run_that_is_not_admitted_waits() -> None:
     driver = RunDriver(replace(plain(node("a")), max_active=1))
     assert driver(RUN) == []
     assert driver.effects() == [AdmitRun()]
+    assert driver(RunAdmitted(run_id=R)) == ["step.a.1.requested.default"]
+    driver(end("a"))
+    assert driver.effects() == [ReleaseRun()]
+
+
+def test_a_run_of_a_limited_deployment_waits_for_its_admission() -> None:
+    asked = replace(RUN, deployment_limit=DeploymentLimit(deployment="nightly", most=2))
+    driver = RunDriver(plain(node("a")))
+    assert driver(asked) == []
+    assert driver.effects() == [AdmitRun()]
+    reason = explain_one(driver.state, "a", 0.0)
+    assert reason is not None
+    assert reason.sentence == "the run is queued: deployment 'nightly' may have 2 active runs (max_active_runs)"
     assert driver(RunAdmitted(run_id=R)) == ["step.a.1.requested.default"]
     driver(end("a"))
     assert driver.effects() == [ReleaseRun()]

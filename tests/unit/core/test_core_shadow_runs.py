@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.facts import CacheMode, Registration, RunRequested, StepEvent, StepSuspended
 from penstock_core.pipeline.ir import Kind
 from penstock_core.pipeline.values import ArtifactRef
@@ -36,7 +37,9 @@ def test_a_shadow_run_is_no_active_run_of_its_pipeline() -> None:
     driver(end("train"), end("last"))
     assert driver.finished.outcome is OK
     assert driver.effects() == []
-    assert admission_request(SHADOW, LIMITED, 1.0) is None
+    limit = DeploymentLimit(deployment="nightly", most=1)
+    assert admission_request(replace(SHADOW, deployment_limit=limit), LIMITED, 1.0) is None
+    assert RunDriver(FLOW, replace(SHADOW, deployment_limit=limit)).effects() == []
     assert admission_request(RUN, LIMITED, 1.0) is not None
     assert RunDriver(LIMITED, RUN).effects() == [effects.AdmitRun()]
 

@@ -37,6 +37,7 @@ def one(**more: Any) -> dict[str, Any]:
         one(notify=[{"kind": "webhook", "url": "https://example.com", "on": ["late", "drift"], "throttle": "1h"}]),
         one(triggers=[{"endpoint": True, "wait": "10s", "rate": 5.5}]),
         one(partitions={"by": "day", "start": "2026-01-31", "tz": "Europe/Paris", "inputs": {"day": "key"}}),
+        one(max_active_runs=2, overlap="cancel_previous"),
         one(partitions={"by": "static", "keys": ["eu", "us"]}),
     ],
 )
@@ -86,6 +87,11 @@ def test_values_that_are_not_among_the_allowed_ones_are_refused() -> None:
         assert not VALIDATOR.is_valid({"deployments": {"x": one(notify=[rule])}})
     for wrong in ({"webhook": "bitbucket"}, {"every": "1h", "catchup": "some"}):
         assert not VALIDATOR.is_valid({"deployments": {"x": one(triggers=[wrong])}})
+
+
+def test_an_unknown_overlap_policy_is_refused() -> None:
+    with pytest.raises(jsonschema.ValidationError, match="drop"):
+        VALIDATOR.validate({"deployments": {"nightly": one(max_active_runs=2, overlap="drop")}})
 
 
 def test_the_schema_is_valid() -> None:

@@ -13,8 +13,10 @@ import typer
 from penstock_cli.arguments import Json, parse_pairs
 from penstock_cli.deployments import addresses, endpoint_tokens, notifications, run_now
 from penstock_cli.display import output
+from penstock_cli.display.formats import plural
 from penstock_cli.errors import UsageError
 from penstock_core.durations import format_duration
+from penstock_core.pipeline.ir import Overlap
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -78,6 +80,8 @@ def show(name: Name, json: Json = False) -> None:
             output.line(f"    {parameter} = {expression}")
     for parameter, value in found.definition["inputs"].items():
         output.line(f"  {parameter} = {codec.dumps(value)}")
+    if found.definition["max_active_runs"]:
+        output.line(f"  {_active_runs(found.definition)}")
     if found.definition["late"]:
         output.line(f"  late: {_late(found.definition['late'])}")
     if found.definition["partitions"]:
@@ -108,6 +112,12 @@ def create(
     version: Annotated[
         int | None, typer.Option("--version", help="Published version to run; default the latest at each run.")
     ] = None,
+    max_active_runs: Annotated[
+        int | None, typer.Option("--max-active-runs", min=1, help="Runs that may be active at the same time.")
+    ] = None,
+    overlap: Annotated[
+        Overlap, typer.Option("--overlap", help="What happens to further runs.", show_default=True)
+    ] = Overlap.QUEUE,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,7 +147,13 @@ def create(
         raise UsageError("--filter and --map need --on TYPE")
     if endpoint:
         triggers.append({"kind": "endpoint", "name": "endpoint"})
-    definition = {"pipeline": pipeline, "version": version, "triggers": triggers}
+    definition = {
+        "pipeline": pipeline,
+        "version": version,
+        "triggers": triggers,
+        "max_active_runs": max_active_runs,
+        "overlap": overlap.value,
+    }
     with session.connect() as connected:
         client = connected.client
         inputs = _inputs(client, pipeline, version, param) if param else {}
@@ -313,7 +329,8 @@ def _outcome(one: Decision) -> str:
     match one.outcome:
         case "started":
             given = "" if one.inputs is None else f" with {codec.dumps(one.inputs)}"
-            return f"started run {one.run_id}" if one.run_id else f"would start a run{given}"
+            waits = f", which is queued: {one.waits_for}" if one.waits_for else ""
+            return f"started run {one.run_id}{waits}" if one.run_id else f"would start a run{given}"
         case "scheduled":
             return f"run {one.run_id or ''} starts at {output.clock(one.start_at)}"
         case "collected" if one.run_id:
@@ -325,10 +342,16 @@ def _outcome(one: Decision) -> str:
             return f"throttled: run {one.run_id} started shortly before"
         case "rejected":
             return f"rejected: {one.error}"
+        case "limited":
+            return f"limited: run {one.run_id} was skipped: {one.error}"
         case "filtered":
             return "filtered: the filter is false"
         case outcome:
             return outcome
+
+
+def _active_runs(definition: dict[str, Any]) -> str:
+    return f"at most {plural(definition['max_active_runs'], 'active run')}, overlap {definition['overlap']}"
 
 
 def _late(late: dict[str, Any]) -> str:

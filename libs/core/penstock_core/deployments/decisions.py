@@ -28,6 +28,8 @@ class Outcome(enum.StrEnum):
     """An earlier event started a run, and this one arrived too soon after it."""
     REJECTED = "rejected"
     """An expression failed, or the inputs do not fit the pipeline."""
+    LIMITED = "limited"
+    """It started a run, which was skipped because too many runs were active. Not stored: the run says so."""
     FILTERED = "filtered"
     """The filter is false. Not stored."""
     PAUSED = "paused"

@@ -15,11 +15,13 @@ from dataclasses import field
 from typing import Any, Literal, TypeAlias
 
 from penstock_core.deployments import webhooks
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.notify_rules import NotifyRule
 from penstock_core.deployments.partitions import Partitions
 from penstock_core.deployments.webhooks import Provider, Verification
 from penstock_core.frozen import frozen
+from penstock_core.pipeline.ir import Overlap
 
 CRON_TICK = "penstock.cron.tick.v1"
 """Type of the event that the cron service publishes for each tick."""
@@ -29,6 +31,9 @@ ENDPOINT_CALLED = "penstock.endpoint.called.v1"
 
 WAIT_LIMIT = 300.0
 """Longest time that a request to an endpoint waits for its run, in seconds."""
+
+ACTIVE_RUNS_LIMIT = 100_000
+"""Largest number of active runs that a deployment can be limited to."""
 
 QUEUE_LIMIT = 10_000
 """Largest number of unfinished requests of an endpoint."""
@@ -245,6 +250,9 @@ class Definition:
         inputs: inputs of every run, as JSON; those of a trigger override them.
         labels: labels of every run.
         deadline: seconds from the request until a run fails; None: as the pipeline defines it.
+        max_active_runs: how many of its runs may be active at the same time; None: any number. Runs of backfills and
+            replays are not counted.
+        overlap: what happens to further runs.
         mode: how requests to its endpoint run.
         canary: requests that another version answers, with mode `low_latency`.
         shadow: requests that another version runs, too; its answers are recorded, and not used.
@@ -262,6 +270,8 @@ class Definition:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     priority: int = 0
     deadline: float | None = None
+    max_active_runs: int | None = None
+    overlap: Overlap = Overlap.QUEUE
     mode: Mode = Mode.ELASTIC
     canary: TrafficShare | None = None
     shadow: TrafficShare | None = None
@@ -271,6 +281,12 @@ class Definition:
     def trigger(self, name: str) -> Trigger | None:
         """Return the trigger with this name, or None."""
         return next((trigger for trigger in self.triggers if trigger.name == name), None)
+
+    def active_limit(self, name: str) -> DeploymentLimit | None:
+        """Return the limit with which the runs of the deployment `name` are requested, if they are limited."""
+        if self.max_active_runs is None:
+            return None
+        return DeploymentLimit(deployment=name, most=self.max_active_runs, overlap=self.overlap)
 
     @property
     def other_versions(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from penstock_core import ids
 from penstock_core.deployments import late, partitions, webhooks
 from penstock_core.deployments.definition import (
+    ACTIVE_RUNS_LIMIT,
     EXPRESSION_LIMIT,
     QUEUE_LIMIT,
     TRIGGERS_LIMIT,
@@ -28,6 +29,7 @@ from penstock_core.deployments.definition import (
 from penstock_core.deployments.notify_rules import rules_problems
 from penstock_core.deployments.webhooks import Provider
 from penstock_core.errors import InvalidIdError
+from penstock_core.pipeline.ir import Overlap
 
 
 def problems(definition: Definition) -> list[Problem]:
@@ -44,6 +46,7 @@ def problems(definition: Definition) -> list[Problem]:
         found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
     if definition.mode is Mode.LOW_LATENCY and definition.endpoint is None:
         found.append(("mode", "low_latency needs an endpoint: add Endpoint() to the triggers"))
+    found += _active_runs_problems(definition)
     found += _traffic_problems(definition)
     names = [trigger.name for trigger in definition.triggers]
     for n, trigger in enumerate(definition.triggers):
@@ -57,6 +60,18 @@ def problems(definition: Definition) -> list[Problem]:
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
         found += [(f"{at}.{path}", message) for path, message in _partition_problems(trigger, definition)]
     return [*found, *_declared_partitions(definition), *late.problems(definition), *rules_problems(definition.notify)]
+
+
+def _active_runs_problems(definition: Definition) -> Iterator[Problem]:
+    most = definition.max_active_runs
+    if most is None:
+        if definition.overlap is not Overlap.QUEUE:
+            yield "overlap", "needs max_active_runs, the number of runs that can be active at the same time"
+        return
+    if not 1 <= most <= ACTIVE_RUNS_LIMIT:
+        yield "max_active_runs", f"must be between 1 and {ACTIVE_RUNS_LIMIT}"
+    if definition.mode is Mode.LOW_LATENCY:
+        yield "max_active_runs", "is not for mode 'low_latency': use Endpoint(queue=…)"
 
 
 def _traffic_problems(definition: Definition) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import ClassVar
 
 from penstock_core import ids
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.errors import InvalidFactError
 from penstock_core.facts.parts import CacheMode, Caller, Outcome
 from penstock_core.frozen import frozen
@@ -26,6 +27,7 @@ class RunRequested:
             `pool:NAME`. Recorded here, so that all replicas decide alike whatever they have read of the limits.
         requested_by: the principal that requested it, such as `user:ada` (see `penstock_core.access`).
         models: the registered models among its inputs, by parameter, such as `churn:3`.
+        deployment_limit: the limit of active runs of its deployment; None: the deployment has none.
         shadow: it repeats what happened, to be compared: it registers no models, and causes no events.
     """
 
@@ -50,6 +52,7 @@ class RunRequested:
     limited_pools: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict[str, str])
     shadow: bool = False
+    deployment_limit: DeploymentLimit | None = None
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")
@@ -64,7 +67,7 @@ class RunRequested:
 
 @frozen(kw_only=True)
 class RunAdmitted:
-    """The run was admitted to the active runs of its pipeline."""
+    """The run was admitted to the active runs of its pipeline, and of its deployment."""
 
     ce_type: ClassVar[str] = "penstock.run.admitted.v1"
     append_once: ClassVar[bool] = True

@@ -1,82 +1,125 @@
-"""Admission of runs of a pipeline with `max_active_runs`, on the limits ledger. Pure.
+"""Admission of runs to the active runs of their pipeline and of their deployment, on the limits ledger. Pure.
 
-The active runs of a pipeline hold slots of a limit of their own, `run_limit`.
+Active runs hold a slot of each of these limits. Both limits have an overlap policy of their own.
 """
 
 from __future__ import annotations
 
-from penstock_core.facts import Limit
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_core.facts import Limit, RunRequested
 from penstock_core.limits import slot_ledger
-from penstock_core.limits.slot_ledger import LimitsLedger, Waiter
-from penstock_core.pipeline.ir import Overlap
+from penstock_core.limits.slot_ledger import RUNS, LimitsLedger, Waiter
+from penstock_core.pipeline.ir import Overlap, Pipeline
 
-RUNS = "runs:"
-"""Prefix of `project/pipeline` in the name of the limit of active runs."""
-
-
-def run_limit(project: str, pipeline: str, most: int) -> Limit:
-    """Return the limit that the runs of a pipeline share."""
-    return Limit(name=f"{RUNS}{project}/{pipeline}", most=most)
+DEPLOYMENT = "deployment:"
+"""Prefix of `project/deployment` in the name of the limit of its active runs."""
 
 
-def run_waiter(run_id: str, limit: Limit, priority: int, since: float) -> Waiter:
+@dataclass(frozen=True, slots=True)
+class RunLimit:
+    """A limit of active runs, and what happens to further runs."""
+
+    limit: Limit
+    overlap: Overlap
+
+
+def limits_of(request: RunRequested, pipeline: Pipeline) -> tuple[RunLimit, ...]:
+    """Return the limits of active runs that a run needs a slot of. A shadow run needs none."""
+    if request.shadow:
+        return ()
+    found: list[RunLimit] = []
+    if pipeline.max_active is not None:
+        limit = Limit(name=f"{RUNS}{request.project}/{request.pipeline}", most=pipeline.max_active)
+        found.append(RunLimit(limit, pipeline.overlap))
+    if (own := request.deployment_limit) is not None:
+        limit = Limit(name=f"{DEPLOYMENT}{request.project}/{own.deployment}", most=own.most)
+        found.append(RunLimit(limit, own.overlap))
+    return tuple(found)
+
+
+def run_waiter(run_id: str, limits: Sequence[RunLimit], priority: int, since: float) -> Waiter:
     """Return the waiter of a run that waits to be admitted."""
-    return Waiter((run_id, "", 0), (limit,), priority, since)
+    return Waiter((run_id, "", 0), tuple(one.limit for one in limits), priority, since)
 
 
-def admit(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> str | None:
+def admit(ledger: LimitsLedger, run: Waiter, policies: Sequence[Overlap]) -> str | None:
     """Queue a run, or return why it is skipped. `slot_ledger.serve` admits runs afterwards.
 
     A run that is known already stays as it is. A run that has to make room keeps its slot until it has finished, so
-    there are never more active runs than allowed.
+    there are never more active runs than allowed. `policies` are those of its limits, in their order.
     """
     if run.slot_key in ledger.holders or run.slot_key in ledger.waiters:
         return None
-    [limit] = run.needs
-    most = limit.most or 0
-    under_way = [holder for holder in ledger.holders.values() if limit.name in holder.limits]
-    waiting = [
-        w for w in ledger.waiters.values() if not w.cancel_requested and any(n.name == limit.name for n in w.needs)
-    ]
-    free = len(under_way) + len(waiting) < most
-    match overlap:
-        case Overlap.SKIP if not free:
-            return f"{_as_many(most)} active, and the pipeline skips further runs (overlap=skip)"
-        case Overlap.BUFFER_ONE if not free and waiting:
-            return f"{_as_many(most)} active and another run is queued (overlap=buffer_one)"
-        case Overlap.CANCEL_PREVIOUS:
-            # By the time of the request: replicas may process requests in another order.
-            known = [(holder.asked, holder.slot_key) for holder in under_way if not holder.cancel_requested]
-            known += [(waiter.since, waiter.slot_key) for waiter in (*waiting, run)]
-            slot_ledger.enqueue(ledger, run)
-            for _, slot_key in sorted(known)[: max(0, len(known) - most)]:
-                slot_ledger.ask_to_leave(ledger, slot_key)
-            if not _is_new(ledger, limit.name, run.since, most):
-                slot_ledger.ask_to_leave(ledger, run.slot_key)  # newer ones may have finished already
-        case _:
-            pass
-    slot_ledger.enqueue(ledger, run)
+    for limit, policy in zip(run.needs, policies, strict=True):
+        if (reason := _reason_to_skip(ledger, limit, policy)) is not None:
+            return reason
+    _queue(ledger, run, policies)
     return None
 
 
-def restore(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> None:
+def restore(ledger: LimitsLedger, run: Waiter, policies: Sequence[Overlap]) -> None:
     """Queue a run that waits to be admitted by its log but not in the ledger, whether or not it was ever in it."""
-    match overlap:
+    if all(policy is Overlap.SKIP for policy in policies):
+        return  # such a run never waits: its request, which is not handled yet, decides
+    if run.slot_key not in ledger.holders and run.slot_key not in ledger.waiters:
+        # One queued run too many is better than one that nobody ever admits.
+        _queue(ledger, run, policies)
+
+
+def _reason_to_skip(ledger: LimitsLedger, limit: Limit, policy: Overlap) -> str | None:
+    active, waiting = _runs(ledger, limit)
+    most = limit.most or 0
+    if len(active) + len(waiting) < most:
+        return None
+    owner = "pipeline" if limit.name.startswith(RUNS) else "deployment"
+    runs = f"another run of the {owner} is" if most == 1 else f"{most} runs of the {owner} are"
+    match policy:
         case Overlap.SKIP:
-            pass  # such a run never waits: its request, which is not handled yet, decides
-        case Overlap.CANCEL_PREVIOUS:
-            admit(ledger, run, overlap)
+            return f"{runs} active, and the {owner} skips further runs (overlap=skip)"
+        case Overlap.BUFFER_ONE if waiting:
+            return f"{runs} active and another run is queued (overlap=buffer_one)"
         case _:
-            # One buffered run too many is better than one that nobody ever admits.
-            slot_ledger.enqueue(ledger, run)
+            return None
+
+
+def _queue(ledger: LimitsLedger, run: Waiter, policies: Sequence[Overlap]) -> None:
+    """Queue a run, and ask those to leave that it replaces."""
+    previous = [limit for limit, policy in zip(run.needs, policies, strict=True) if policy is Overlap.CANCEL_PREVIOUS]
+    known = [_by_request(ledger, limit, run) for limit in previous]
+    slot_ledger.enqueue(ledger, run)
+    for limit, runs in zip(previous, known, strict=True):
+        most = limit.most or 0
+        for _, slot_key in runs[: max(0, len(runs) - most)]:
+            slot_ledger.ask_to_leave(ledger, slot_key)
+        if not _is_new(ledger, limit.name, run.since, most):
+            slot_ledger.ask_to_leave(ledger, run.slot_key)  # newer ones may have finished already
+
+
+def _by_request(ledger: LimitsLedger, limit: Limit, run: Waiter) -> list[tuple[float, slot_ledger.SlotKey]]:
+    """Return the runs of a limit that were not asked to leave, and this one.
+
+    In the order of their requests, because replicas may handle requests in another order.
+    """
+    active, waiting = _runs(ledger, limit)
+    known = [(holder.asked, holder.slot_key) for holder in active if not holder.cancel_requested]
+    return sorted([*known, *((waiter.since, waiter.slot_key) for waiter in (*waiting, run))])
+
+
+def _runs(ledger: LimitsLedger, limit: Limit) -> tuple[list[slot_ledger.Holder], list[Waiter]]:
+    """Return the runs that hold a slot of a limit, and those that wait for one."""
+    active = [holder for holder in ledger.holders.values() if limit.name in holder.limits]
+    waiting = [
+        waiter
+        for waiter in ledger.waiters.values()
+        if not waiter.cancel_requested and any(need.name == limit.name for need in waiter.needs)
+    ]
+    return active, waiting
 
 
 def _is_new(ledger: LimitsLedger, name: str, since: float, most: int) -> bool:
-    """Record a run of a pipeline whose newest runs cancel previous ones; return whether it is one of the newest."""
+    """Record a run of a limit whose newest runs cancel previous ones; return whether it is one of the newest."""
     newest = tuple(sorted({*ledger.newest.get(name, ()), since})[-most:])
     ledger.newest[name] = newest
     return since >= newest[0]
-
-
-def _as_many(most: int) -> str:
-    return "another run of the pipeline is" if most == 1 else f"{most} runs of the pipeline are"

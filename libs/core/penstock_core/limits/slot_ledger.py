@@ -7,7 +7,8 @@ there are no deadlocks.
 Order: priority, plus one for each `AGEING` seconds of waiting. All waiters age alike, so the order of two waiters never
 changes, and a waiter that comes late enough is behind whatever its priority. On a limit that is full for a waiter,
 nobody overtakes it. On a limit with free slots, whose waiter waits for another limit, others may go first for
-`RESERVE_AFTER` seconds. So no waiter starves.
+`RESERVE_AFTER` seconds. So no waiter starves. The limit of a pipeline's active runs is not reserved: a run that waits
+for the limit of its deployment does not keep runs of other deployments from starting.
 
 The `LimitsLedger` is bounded: waiters beyond `MAX_WAITERS` for a limit, or beyond `WAITERS_BYTES_LIMIT` bytes in all,
 are left outside, last of the order first, and read from the log when there is room again (`exhausted_limits`).
@@ -30,6 +31,9 @@ PRIORITIES = 1000
 MAX_WAITERS = 1000
 WAITERS_BYTES_LIMIT = 160 * 1024
 HOLDERS_BYTES_LIMIT = 280 * 1024
+RUNS = "runs:"
+"""Prefix of `project/pipeline` in the name of the limit of its active runs."""
+
 POOL = "pool:"
 """Prefix of the name of a pool in the name of the limit of its size."""
 
@@ -189,7 +193,7 @@ def serve(ledger: LimitsLedger, sizes: Mapping[str, int], now: float) -> None:
         if full:
             closed.update(full)
             if now - waiter.since >= RESERVE_AFTER:
-                closed.update(limit.name for limit in waiter.needs)
+                closed.update(limit.name for limit in waiter.needs if not limit.name.startswith(RUNS))
             continue
         holder = Holder(waiter.slot_key, tuple(limit.name for limit in waiter.needs), now, waiter.since)
         room -= _holder_weight(holder)

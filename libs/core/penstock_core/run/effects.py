@@ -14,7 +14,7 @@ from penstock_core.frozen import frozen
 
 @frozen()
 class AdmitRun:
-    """Admit the run to the active runs of its pipeline (`max_active`). `RunAdmitted` records when it is admitted."""
+    """Admit the run to the active runs of its pipeline and deployment. `RunAdmitted` records when it is admitted."""
 
 
 @frozen()

@@ -89,8 +89,7 @@ def evolve(state: RunState, fact: Fact) -> RunState:
 def _run_requested(state: RunState, fact: RunRequested) -> None:
     state.requested = fact
     state.now = max(state.now, fact.requested_at)
-    if fact.shadow:
-        state.admitted = True  # it must not delay or skip other runs of its pipeline
+    state.admitted = not state.needs_admission
     if state.awaits_admission:
         state.outbox[effects.AdmitRun()] = None
     if fact.deadline is not None:
@@ -118,7 +117,7 @@ def _of_run(state: RunState, fact: Fact) -> None:
             state.finished = fact
             state.alarms.clear()
             state.outbox.pop(effects.AdmitRun(), None)
-            if state.plan.pipeline.max_active is not None and not state.shadow:
+            if state.needs_admission:
                 state.outbox[effects.ReleaseRun()] = None
             if state.requested is not None and state.requested.caller is not None:
                 state.outbox[effects.NotifyCaller()] = None

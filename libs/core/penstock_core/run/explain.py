@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock_core import text_format
-from penstock_core.facts import CancelRequested, ErrorInfo
-from penstock_core.pipeline.ir import Phase
+from penstock_core.facts import CancelRequested, ErrorInfo, RunRequested
+from penstock_core.pipeline.ir import Phase, Pipeline
 from penstock_core.run import wait_reasons
 from penstock_core.run.machine import TERMINAL_STATUSES, RunState, Status, StepState
 
@@ -91,8 +91,7 @@ def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
     if step.index is not None:
         return "its first attempt will be requested next", ()
     if state.requested is not None and not state.admitted:
-        most = state.plan.pipeline.max_active
-        return f"the run is queued: its pipeline may have {most} active runs (max_active_runs)", ()
+        return f"the run is queued: {_limits(state.plan.pipeline, state.requested)} (max_active_runs)", ()
     if step.blocker is not None and step.blocker in state.steps:
         blocker = state.steps[step.blocker]
         return f"will be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)
@@ -109,6 +108,14 @@ def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
         return f"it runs when the rest of the run has finished; {state.open_main} steps have not", ()
     had = "all upstream steps have finished" if needs else "it has no upstream steps"
     return f"{had}; the scheduler requests its first attempt next (if this persists, no scheduler is running)", ()
+
+
+def _limits(pipeline: Pipeline, requested: RunRequested) -> str:
+    """How many active runs there may be, for a run that waits to be one of them."""
+    found = [] if pipeline.max_active is None else [("its pipeline", pipeline.max_active)]
+    if (own := requested.deployment_limit) is not None:
+        found.append((f"deployment {own.deployment!r}", own.most))
+    return " and ".join(f"{owner} may have {most} active run{'' if most == 1 else 's'}" for owner, most in found)
 
 
 def _queued(state: RunState, step: StepState, now: float, asked: float | None) -> str:

@@ -244,6 +244,13 @@ class RunState:
         return self.requested is not None and self.requested.shadow
 
     @property
+    def needs_admission(self) -> bool:
+        """Whether the active runs of its pipeline or of its deployment are limited."""
+        if self.requested is None or self.requested.shadow:  # a shadow run must not delay or skip others
+            return False
+        return self.plan.pipeline.max_active is not None or self.requested.deployment_limit is not None
+
+    @property
     def awaits_admission(self) -> bool:
         """Whether the run does nothing until it is admitted. A stopped run needs no admission to finish."""
         return not self.admitted and self.stop is None and self.open_main > 0

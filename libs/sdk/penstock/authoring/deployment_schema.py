@@ -14,6 +14,7 @@ from penstock.authoring.deployments import Cron, Deployment, Endpoint, Late, On,
 from penstock.authoring.notify import Notify
 from penstock_core.deployments import notify_rules, webhooks
 from penstock_core.deployments.partitions import PartitionKind
+from penstock_core.pipeline.ir import Overlap
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": ["string", "number"], "description": "seconds, or text such as 90s, 10m, 1h30m"}
@@ -49,6 +50,7 @@ _VALUES = {
     "Partitions.by": [one.value for one in PartitionKind],
     "algorithm": [*webhooks.ALGORITHMS],
     "mode": ["elastic", "low_latency"],
+    "overlap": [one.value for one in Overlap],
     "kind": [one.value for one in notify_rules.NotifyKind],
 }
 

@@ -273,6 +273,8 @@ class Deployment:
         inputs: JSON values by parameter; triggers override them.
         labels: labels of its runs.
         deadline: a run fails if it has not finished after this duration.
+        max_active_runs: how many of its runs may be active at the same time; None: any number.
+        overlap: what happens to further runs: "queue", "skip", "cancel_previous" or "buffer_one".
         mode: how requests to its endpoint run: "elastic", or "low_latency" by warm worker processes.
         canary: requests that another version answers, such as `{"version": 4, "weight": 0.1}`, with low_latency.
         shadow: requests that another version runs, too, whose answers are recorded and not used.
@@ -290,6 +292,8 @@ class Deployment:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     priority: int = 0
     deadline: Duration | None = None
+    max_active_runs: int | None = None
+    overlap: str = "queue"
     mode: str = "elastic"
     canary: Mapping[str, Any] | None = None
     shadow: Mapping[str, Any] | None = None
@@ -321,6 +325,8 @@ class Deployment:
             "labels": dict(self.labels),
             "priority": self.priority,
             "deadline": None if self.deadline is None else _seconds(self.deadline, "deadline"),
+            "max_active_runs": self.max_active_runs,
+            "overlap": self.overlap,
             "mode": self.mode,
             "canary": self.canary and dict(self.canary),
             "shadow": self.shadow and dict(self.shadow),

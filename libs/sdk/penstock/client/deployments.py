@@ -74,13 +74,14 @@ class Decision:
 
     Attributes:
         revision: the revision of the deployment that was in force.
-        outcome: `started`, `scheduled`, `collected`, `throttled`, `rejected`, `filtered` or `paused`.
+        outcome: `started`, `scheduled`, `collected`, `throttled`, `rejected`, `filtered`, `paused` or
+            `limited`: its run was skipped, because too many runs were active.
         run_id: the run that it started or will start.
-        error: why it was rejected.
+        error: why it was rejected or limited.
         clauses: the parts of a filter that is false.
         key, window: the window that the event is part of; windows of a key are counted from 1.
         start_at: when the run starts at the latest, if it has not.
-        waits_for: what an open window waits for.
+        waits_for: what an open window, or the queued run, waits for.
         inputs: inputs of the run; only in tests of an event.
         event: digest of the event.
     """

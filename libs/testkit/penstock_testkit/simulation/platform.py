@@ -16,6 +16,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from penstock_core import ownership
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.facts import (
     AttemptFinished,
     AttemptQueued,
@@ -133,6 +134,7 @@ class SimulatedPlatform:
             reuses="r0" if facts else "",
             limited_pools=("default",) if zlib.crc32(run_id.encode()) % 4 == 0 else (),
             deadline=None if pipeline.deadline is None else self.broker.at + pipeline.deadline,
+            deployment_limit=DeploymentLimit(deployment="d", most=1) if zlib.crc32(run_id.encode()) % 7 == 3 else None,
         )
         self.broker.append([*facts, request])
         return run_id

@@ -14,7 +14,8 @@ from typing import Any
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.event_stream import EventStream
-from penstock_contracts import event_codec
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import event_codec, subjects
 from penstock_contracts.deployments import (
     ClauseView,
     DecisionList,
@@ -30,10 +31,16 @@ from penstock_core.deployments.definition import Subscription, WindowKind, subsc
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Clause, ExpressionError, Failed, Filtered, Matched
 from penstock_core.deployments.state import Deployment, Snapshot
+from penstock_core.facts import Outcome as RunOutcome
+from penstock_core.facts import RunFinished, RunRequested
+from penstock_core.ports import Recorded
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.errors import NotFoundError, UnprocessableError
 
 _DIGEST = re.compile("[0-9a-f]{32}\\Z")
+
+_STARTING = (Outcome.STARTED, Outcome.COLLECTED, Outcome.SCHEDULED)
+_TAILS = ("requested", "admitted", "finished")
 
 LISTED = 1_000
 """Most decisions of a list."""
@@ -43,11 +50,17 @@ class Explanations:
     """Explains events of one project."""
 
     def __init__(
-        self, deployments: Deployments, decisions: DecisionLog, events: EventStream, evaluator: CelEvaluator
+        self,
+        deployments: Deployments,
+        decisions: DecisionLog,
+        events: EventStream,
+        runs: NatsRunLog,
+        evaluator: CelEvaluator,
     ) -> None:
         self._deployments = deployments
         self._decisions = decisions
         self._events = events
+        self._runs = runs
         self._evaluator = evaluator
 
     async def events(self, type: str, limit: int, before: int | None) -> EventList:
@@ -83,12 +96,13 @@ class Explanations:
                 elif shape.takes(event):
                     found.append(self._computed(one, snapshot, shape, event))
         found += [_view(one) for one in by_trigger.values() if deployment in (None, one.deployment)]
-        return ExplanationView(event=event_view(event), decisions=found)
+        return ExplanationView(event=event_view(event), decisions=await self._with_limits(found))
 
     async def of_deployment(self, name: str, limit: int) -> DecisionList:
         """Return the stored decisions of a deployment, newest first."""
         found = await self._decisions.of_deployment(self._deployments.project, name)
-        return DecisionList(decisions=[_view(one) for _, one in found[::-1][:limit]])
+        newest = [_view(one) for _, one in found[::-1][:limit]]
+        return DecisionList(decisions=await self._with_limits(newest))
 
     async def test(self, name: str, given: Mapping[str, Any]) -> list[DecisionView]:
         """Return what a deployment would decide on an event now. Nothing is stored.
@@ -142,6 +156,12 @@ class Explanations:
             )
         return event
 
+    async def _with_limits(self, found: list[DecisionView]) -> list[DecisionView]:
+        """Add what limits of active runs did to the runs of decisions."""
+        runs = {one.run_id for one in found if one.run_id and one.outcome in _STARTING}
+        facts = await self._runs.last([subjects.run(run, tail) for run in runs for tail in _TAILS])
+        return [_limited(one, facts) if one.run_id in runs else one for one in found]
+
     async def _stored(self, known: EventDecided, shape: Subscription) -> DecisionView:
         view = _view(known)
         if known.outcome is not Outcome.COLLECTED or shape.window is None:
@@ -186,6 +206,20 @@ def _result(found: matching.Match, shape: Subscription, event: Event) -> dict[st
             return {"outcome": Outcome.SCHEDULED, "start_at": found.start_at}
         case Matched():
             return {"outcome": Outcome.STARTED}
+
+
+def _limited(one: DecisionView, facts: Mapping[str, Recorded]) -> DecisionView:
+    """A decision with what limits of active runs did to its run: it was skipped, or waits to be one of them."""
+    requested, admitted, finished = (
+        found.fact if (found := facts.get(subjects.run(one.run_id or "", tail))) else None for tail in _TAILS
+    )
+    if isinstance(finished, RunFinished) and finished.outcome is RunOutcome.SKIPPED and admitted is None:
+        return one.model_copy(update={"outcome": Outcome.LIMITED, "error": finished.error or ""})
+    limit = requested.deployment_limit if isinstance(requested, RunRequested) else None
+    if limit is None or admitted is not None or finished is not None:
+        return one
+    runs = "1 run" if limit.most == 1 else f"{limit.most} runs"
+    return one.model_copy(update={"waits_for": f"at most {runs} of the deployment may be active (max_active_runs)"})
 
 
 def _shapes(deployment: Deployment, snapshot: Snapshot) -> list[Subscription]:

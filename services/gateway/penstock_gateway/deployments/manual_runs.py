@@ -57,7 +57,9 @@ class ManualRuns:
             priority=definition.priority,
             deadline=definition.deadline,
         )
-        accepted = await self._requests.submit(request, key, by, {"deployment": name, **partition})
+        accepted = await self._requests.submit(
+            request, key, by, {"deployment": name, **partition}, definition.active_limit(name)
+        )
         if definition.late is not None:
             await self._watch(accepted.run_id, definition)
         return accepted

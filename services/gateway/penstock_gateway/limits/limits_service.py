@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
@@ -11,11 +10,15 @@ from penstock_adapters.nats.bus import Bus
 from penstock_contracts.limits import LimitList, LimitSummary, LimitView, SlotHolder, SlotWaiter
 from penstock_core import ids
 from penstock_core.errors import InvalidIdError
-from penstock_core.limits.overlap import RUNS
-from penstock_core.limits.slot_ledger import POOL, LimitsLedger, SlotKey
+from penstock_core.limits.overlap import DEPLOYMENT
+from penstock_core.limits.slot_ledger import POOL, RUNS, LimitsLedger, SlotKey
 from penstock_gateway.errors import NotFoundError, UnprocessableError
 
-_RUNS_OF = re.compile(rf"{RUNS}[^/]+/[^/]+\Z")
+_ADVICE = {
+    RUNS: "set the number of active runs in the pipeline: @pipeline(max_active_runs=…)",
+    DEPLOYMENT: "set the number of active runs in the deployment: max_active_runs",
+}
+"""How to set a limit of active runs, by the prefix of its name."""
 
 
 class LimitsService:
@@ -104,9 +107,7 @@ def _check_name(name: str) -> None:
     try:
         ids.check_name(name.removeprefix(POOL), "limit")
     except InvalidIdError as error:
-        advice = str(error)
-        if _RUNS_OF.match(name):
-            advice = "set the number of active runs in the pipeline: @pipeline(max_active_runs=…)"
+        advice = next((text for prefix, text in _ADVICE.items() if name.startswith(prefix)), str(error))
         raise UnprocessableError("The name of the limit is invalid", advice, errors=[("name", advice)]) from error
 
 

@@ -23,6 +23,7 @@ from penstock_contracts import fact_codec, subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
 from penstock_core import capacity, ids, requests
+from penstock_core.deployments.active_runs import DeploymentLimit
 from penstock_core.facts import CacheMode, RunDeleted, RunRequested
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.requests import Options, Target
@@ -64,11 +65,17 @@ class RunRequests:
         self._started = time.monotonic()
 
     async def submit(
-        self, body: RunBody, key: str | None, by: str, trigger: Mapping[str, str] | None = None
+        self,
+        body: RunBody,
+        key: str | None,
+        by: str,
+        trigger: Mapping[str, str] | None = None,
+        limit: DeploymentLimit | None = None,
     ) -> RunAccepted:
         """Submit a run for the principal `by`; with an idempotency key, the same key is the same run.
 
-        `trigger` has fields of the run's trigger in addition to its type, such as a deployment.
+        `trigger` has fields of the run's trigger in addition to its type, such as a deployment; `limit` is that of the
+        active runs of the deployment.
 
         Raises:
             NotFoundError: the pipeline or the version does not exist.
@@ -91,6 +98,7 @@ class RunRequests:
             deadline=body.deadline,
             cache=CacheMode(body.cache),
             refresh=body.refresh,
+            deployment_limit=limit,
         )
         accepted = await self.append(await self.build(run_id, version, body.inputs, options, pools=pools))
         warnings = await self._warnings(version.pipeline)
