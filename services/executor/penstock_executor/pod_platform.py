@@ -77,6 +77,10 @@ class PodPlatform(NatsPlatform):
                 f"environment {attempt.environment!r} cannot be installed in pods, which have what their image has: "
                 "install it in the image, or run the step in a pool of processes"
             )
+        if attempt.nodes > 1:
+            raise WorkplaceError(
+                f"a step with {attempt.nodes} nodes cannot run in pods: run it in a pool of processes, on one machine"
+            )
         version = await self._version(attempt)
         checkpoint = await latest_checkpoint(attempt, self.facts, self.mirror.check, self._context.log.warning)
         given = [*attempt.inputs.values(), *([checkpoint] if checkpoint is not None else [])]

@@ -58,6 +58,16 @@ def test_generated_pipelines_pass(made: Pipeline) -> None:
 
 
 BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
+    "nodes and batch": (
+        pipeline(steps=(spec("fit", nodes=2, batch=ir.Batch(max=4)),)),
+        ("steps.py", 7),
+        "step 'fit' has both nodes and batch",
+    ),
+    "no nodes": (
+        pipeline(steps=(spec("fit", nodes=0),)),
+        ("steps.py", 7),
+        "step 'fit' has nodes 0; it must be from 1 to 64",
+    ),
     "an output of what runs at the end": (
         pipeline(LOAD, replace(TRAIN, phase=ir.Phase.ON_EXIT), outputs={"x": BoundItems((Output("train"),))}),
         PIPELINE,

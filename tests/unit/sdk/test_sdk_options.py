@@ -89,3 +89,10 @@ def test_invalid_options_name_the_line_of_the_copy() -> None:
     assert one.value.file == __file__
     with pytest.raises(DefinitionError, match="step name 'a b' is not valid"):
         samples.square.with_options(name="a b")
+
+
+def test_nodes_are_from_1_to_64() -> None:
+    assert spec(nodes=2).nodes == 2
+    for wrong in (0, 65, True, "2"):
+        with pytest.raises(DefinitionError, match="nodes must be a whole number from 1 to 64"):
+            spec(nodes=wrong)

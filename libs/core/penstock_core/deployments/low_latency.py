@@ -41,5 +41,7 @@ def _step_problems(spec: StepSpec) -> Iterator[str]:
         yield f"waits ({spec.kind.value}){place}, which needs mode 'elastic'"
     if spec.concurrency is not None:
         yield f"has the limit {spec.concurrency!r}{place}: mode 'low_latency' has Endpoint(max_workers=…) instead"
+    if spec.nodes > 1:
+        yield f"has {spec.nodes} nodes{place}, which needs mode 'elastic'"
     if spec.secrets:
         yield f"has secrets{place}, which needs mode 'elastic'"

@@ -77,6 +77,7 @@ class AttemptRequested:
         closing: whether it runs after the main phase of the run, so that a cancel of the run does not stop it.
         limited: whether it has slots of limits, which are released when no process of it is left.
         environment: name of the environment of the version that it runs in; empty: that which compiled the pipeline.
+        nodes: how many processes run it together, each with `resources`.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -104,6 +105,7 @@ class AttemptRequested:
     closing: bool = False
     limited: bool = False
     environment: str = ""
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

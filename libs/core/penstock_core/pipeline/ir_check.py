@@ -18,6 +18,7 @@ MAX_NODES = 50_000
 MAX_RETRIES = 10_000
 MAX_SECONDS = 10 * 365 * 86_400.0
 MAX_WINDOW = 10_000
+MAX_STEP_NODES = 64
 
 _INPUTS = {
     Kind.ASK: {"question", "choices", "default"},
@@ -94,6 +95,8 @@ def _check_spec(spec: StepSpec) -> None:
     _check_id(ids.check_name, spec.pool, "pool", spec)
     if spec.concurrency is not None:
         _check_id(ids.check_name, spec.concurrency, "limit", spec)
+    if spec.nodes > 1 and spec.batch is not None:
+        raise DefinitionError(f"step {spec.name!r} has both nodes and batch", spec.file, spec.line)
     if spec.kind is Kind.RUN:
         _check_id(ids.check_name, spec.target, "pipeline", spec)
     elif spec.kind is not Kind.FUNCTION:
@@ -124,6 +127,7 @@ def _check_bounds(pipeline: Pipeline, owner: Pipeline | StepSpec) -> None:
             ("queue timeout", owner.queue_timeout, 0.001, MAX_SECONDS),
             ("cache time", owner.cache_ttl, 0.001, MAX_SECONDS),
             ("memory growth", owner.resources.memory_growth, 1, 100),
+            ("nodes", owner.nodes, 1, MAX_STEP_NODES),
             ("slots of its limit", owner.concurrency_max, 1, 1_000_000),
         )
     for name, number, lowest, highest in bounds:

@@ -269,6 +269,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         closing=node.phase is not Phase.MAIN,
         limited=bool(limits),
         environment=spec.environment or "",
+        nodes=spec.nodes,
     )
 
 

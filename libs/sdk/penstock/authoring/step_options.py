@@ -28,6 +28,7 @@ class StepOptions(TypedDict, total=False):
     queue_timeout: Duration | None
     cache: bool | Cache | None
     batch: Batch | None
+    nodes: int | None
     resources: Resources | None
     pool: str | None
     priority: int | None
@@ -87,6 +88,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "queue_timeout": ("spec", _time("queue_timeout", "queue_timeout")),
     "cache": ("spec", options.cache),
     "batch": ("spec", _one("batch", options.batch)),
+    "nodes": ("spec", _one("nodes", lambda value: options.whole(value, "nodes", 1, ir_check.MAX_STEP_NODES))),
     "resources": ("spec", _one("resources", _resources)),
     "pool": ("spec", _one("pool", lambda value: options.name(value, "pool"))),
     "priority": ("spec", _one("priority", lambda value: options.whole(value, "priority", -1000, 1000))),

@@ -326,7 +326,8 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `queue_timeout`: time limit until an attempt starts.
             `cache`: reuse results of equal calls: True, or `Cache(ttl="7d", salt="v2")`.
             `batch`: `Batch(max=32, wait="5ms")`: the function takes lists; low-latency endpoints combine requests.
-            `resources`: `Resources(cpu=…, memory=…, gpu=…)`.
+            `nodes`: how many processes run the step together, such as for distributed training; rank 0 returns.
+            `resources`: `Resources(cpu=…, memory=…, gpu=…)`, of each node.
             `pool`: pool of executors.
             `priority`: higher values run first.
             `concurrency`: name of a limit, `"gpu"`, or with its size, `"gpu:2"`.

@@ -45,6 +45,7 @@ def perform(
     limit: int | None = None,
     unsafe: bool = True,
     own: set[int] | None = None,
+    rank: int = 0,
 ) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
@@ -57,13 +58,15 @@ def perform(
         unsafe: whether formats may be used whose loading can run code.
         own: in a process that ends after the attempt, the platform's file descriptors. What Python does at the end of
             a program belongs to the attempt then: threads are joined, exit handlers run, buffers are written.
+        rank: which of the nodes of the step this process is; only rank 0 returns outputs and registers models.
 
     Returns:
         The `AttemptFinished`, and the recorder with the size of its files.
     """
     store = FolderStore(artifacts, limit)
     key = request["key"]
-    context = open_context(request, store, base, checkpoint, unsafe=unsafe)
+    owner = None if rank == 0 else os.getppid()
+    context = open_context(request, store, base, checkpoint, unsafe=unsafe, owner=owner)
     recorder: Recorder = context.sink  # type: ignore[assignment]
     end: Json = {
         "run_id": request["run_id"],
@@ -78,7 +81,7 @@ def perform(
     try:
         limit_memory(memory)
         contexts.set_context(context)
-        end["outputs"] = call(request, store, end, unsafe=unsafe, join=own is not None)
+        end["outputs"] = call(request, store, end, unsafe=unsafe, join=own is not None, keep=rank == 0)
     except BaseException as error:
         limit_memory(None)  # telling what happened needs some, too
         by_step = end.pop("by_step", False)
@@ -135,6 +138,7 @@ def call(
     *,
     unsafe: bool,
     join: bool = False,
+    keep: bool = True,
     before: Callable[[Json], None] | None = None,
 ) -> Json:
     """Load the inputs, call the step's function, and store its outputs.
@@ -145,6 +149,7 @@ def call(
         end: gets `started_at`, `finished_at`, `save_seconds`, and `by_step` if the function raised.
         unsafe: whether formats may be used whose loading can run code.
         join: wait for the threads that the function started.
+        keep: whether the outputs are stored.
         before: called with the inputs, just before the function.
 
     Returns:
@@ -179,6 +184,8 @@ def call(
         raise
     finally:
         end["finished_at"] = time.time()
+    if not keep:
+        return {}
     outputs = step.split(result) if hasattr(step, "split") else {"result": result}
     types: Mapping[str, Any] = getattr(step, "outputs", {})
     saved = {

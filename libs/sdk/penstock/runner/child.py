@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import error_info, linux, process_end, seeds, workers
+from penstock.runner import error_info, linux, multi_node, process_end, seeds, workers
 from penstock.runner.attempt import perform
 from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
@@ -134,6 +134,8 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     own = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
     workers.announce(order, slot)
     platform = {log, link.fileno()}
+    if request.get("nodes", 1) > 1:
+        return _report(link, number, multi_node.run(order, slot, log, platform), slot, log, 1)
     end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), **own, own=platform)
     return _report(link, number, end, slot, log, recorder.size)
 

@@ -199,6 +199,16 @@ class Context(ModelRegistrationMixin, SendEventMixin):
             return seeding.derive(self.fixed_seed, self.step)
         return seeding.derive(self.run_id, self.step, self.attempt)
 
+    @property
+    def rank(self) -> int:
+        """The number of this process among the `nodes` of the step, from 0; it is also in the variable `RANK`."""
+        return int(os.environ.get("RANK", "0"))
+
+    @property
+    def nodes(self) -> int:
+        """The option `nodes` of the step: how many processes run it together; also in the variable `WORLD_SIZE`."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log a metric, such as `log_metric("loss", 0.1, step=3)`; the value may be NaN or infinite.
 
