@@ -67,9 +67,10 @@ class CreateEndpointTokenBody(RequestBody):
 
 
 class CreateTokenBody(CreateEndpointTokenBody):
-    """Create a named token with a role in the project of the request."""
+    """Create a named token with a role in the project of the request, or in all projects."""
 
     role: Role
+    all_projects: bool = Field(default=False, description="the role is in all projects, also in those to come")
 
 
 class TokenView(_Model):

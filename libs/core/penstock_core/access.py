@@ -203,6 +203,14 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
 EVERY_PROJECT = "*"
 """In the roles of a principal: all projects."""
 
+DEFAULT_PROJECT = "default"
+"""The project of requests that name none."""
+
+PLATFORM_PERMISSIONS = frozenset(
+    {Permission.PLATFORM_ADMIN, Permission.RETENTION_READ, Permission.RETENTION_WRITE, Permission.AUDIT_READ}
+)
+"""Permissions of what all projects share: only a role in all projects has them."""
+
 
 def least_role(permission: Permission) -> Role:
     """Return the role with the fewest permissions that has this one."""
@@ -216,11 +224,18 @@ class Grant:
     Attributes:
         roles: by project; `EVERY_PROJECT` for all of them.
         endpoint: the deployment whose endpoint is all that may be used; empty: not limited to one.
+        project: that of the endpoint.
     """
 
     principal: Principal
     roles: Mapping[str, Role]
     endpoint: str = ""
+    project: str = DEFAULT_PROJECT
+
+    @property
+    def everywhere(self) -> Role | None:
+        """The role in all projects; None without one."""
+        return self.roles.get(EVERY_PROJECT)
 
     def role(self, project: str) -> Role | None:
         """Return the role in a project, the higher one of those for it and for all projects; None without one."""
@@ -230,8 +245,8 @@ class Grant:
     def allows(self, permission: Permission, project: str) -> bool:
         """Return whether an operation that needs a permission is allowed in a project."""
         if self.endpoint:
-            return permission is Permission.ENDPOINTS_CALL
-        role = self.role(project)
+            return permission is Permission.ENDPOINTS_CALL and project == self.project
+        role = self.everywhere if permission in PLATFORM_PERMISSIONS else self.role(project)
         return role is not None and permission in ROLE_PERMISSIONS[role]
 
 
@@ -242,7 +257,7 @@ class AccessToken:
     A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess.
 
     Attributes:
-        project: in which the token has its role.
+        project: in which the token has its role; `EVERY_PROJECT` for all of them.
         role: None for a token of an endpoint.
         endpoint: the deployment whose endpoint is all that the token may use; empty: the token is not limited to one.
         created_at: Unix seconds.
@@ -261,14 +276,15 @@ class AccessToken:
     def __post_init__(self) -> None:
         ids.check_name(self.name, "token name")
         ids.check_digest(self.digest)
-        ids.check_name(self.project, "project")
+        if self.project != EVERY_PROJECT or self.endpoint:
+            ids.check_name(self.project, "project")
         if self.endpoint:
             ids.check_name(self.endpoint, "deployment")
 
     @property
     def full_name(self) -> str:
-        """The name by which the token is stored and acts: `ci`, or `nightly/ci` for an endpoint."""
-        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
+        """The name by which the token is stored and acts: `ci`, or `default/nightly/ci` for an endpoint."""
+        return f"{self.project}/{self.endpoint}/{self.name}" if self.endpoint else self.name
 
     @property
     def principal(self) -> Principal:
@@ -279,7 +295,7 @@ class AccessToken:
     def grant(self) -> Grant:
         """What the token may do."""
         roles = {self.project: self.role} if self.role is not None and not self.endpoint else {}
-        return Grant(principal=self.principal, roles=roles, endpoint=self.endpoint)
+        return Grant(principal=self.principal, roles=roles, endpoint=self.endpoint, project=self.project)
 
     def expired(self, now: float) -> bool:
         """Return whether the token is refused at a time, because it has expired."""
@@ -334,7 +350,7 @@ class Revocations(Protocol):
 
 
 class TokenStore(Protocol):
-    """Named tokens, found by the digest of the token or by name."""
+    """Named tokens, found by the digest of the token or by name. Endpoints are given as `PROJECT/DEPLOYMENT`."""
 
     async def find(self, digest: str) -> AccessToken | None:
         """Return the token with this digest, or None."""

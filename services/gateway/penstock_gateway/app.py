@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Protocol, TypeVar
 
 import uvicorn
@@ -13,6 +14,7 @@ from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.audit_log import AuditLog
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
@@ -21,10 +23,11 @@ from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
+from penstock_adapters.nats.gathered_appends import GatheredAppends
 from penstock_adapters.nats.known_pools import KnownPools
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.notification_log import NotificationLog
 from penstock_adapters.nats.partition_log import PartitionLog
-from penstock_adapters.nats.trigger_timers import Timers
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -41,27 +44,18 @@ from penstock_gateway.api_description.api_description import ApiDescription
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
-from penstock_gateway.compare.comparison import RunComparison
 from penstock_gateway.dead_letters import routes as dead_letter_routes
 from penstock_gateway.dead_letters.dead_letters import DeadLetterService
 from penstock_gateway.deployments import event_routes as deployment_event_routes
 from penstock_gateway.deployments import routes as deployment_routes
-from penstock_gateway.deployments.deployments_service import Deployments
-from penstock_gateway.deployments.event_tail import EventTail
-from penstock_gateway.deployments.explanations import Explanations
-from penstock_gateway.deployments.manual_runs import ManualRuns
-from penstock_gateway.deployments.replays import Replays
 from penstock_gateway.endpoints import inference_routes
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
-from penstock_gateway.endpoints.call_features import CallFeatures
 from penstock_gateway.endpoints.call_tracker import CallTracker
-from penstock_gateway.endpoints.endpoints_service import Endpoints
-from penstock_gateway.endpoints.outputs import Outputs
-from penstock_gateway.endpoints.warm_calls import WarmCalls
+from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments import routes as environment_routes
-from penstock_gateway.environments.environments import Environments
 from penstock_gateway.events import routes as event_routes
+from penstock_gateway.features import Features
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
 from penstock_gateway.http.parameters import refuse_unknown_parameters
@@ -72,57 +66,39 @@ from penstock_gateway.integrity.run_repair import RunRepair
 from penstock_gateway.limits import routes as limit_routes
 from penstock_gateway.limits.limits_service import LimitsService
 from penstock_gateway.lineage import routes as lineage_routes
-from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.lineage.emitter import LineageEmitter
 from penstock_gateway.metrics import routes as metric_routes
-from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.model_registration import routes as registration_routes
-from penstock_gateway.model_registration.model_registration import ModelRegistration
 from penstock_gateway.notifications import routes as notification_routes
 from penstock_gateway.notifications import sender as notification_sender
 from penstock_gateway.notifications.notifier import Notifier
-from penstock_gateway.notifications.rule_tests import RuleTests
 from penstock_gateway.partitions import backfill_routes
 from penstock_gateway.partitions import routes as partition_routes
-from penstock_gateway.partitions.backfills_service import Backfills
-from penstock_gateway.partitions.partitions_service import DeploymentPartitions
 from penstock_gateway.platform import routes as platform_routes
 from penstock_gateway.platform.health import Health
-from penstock_gateway.project import PROJECT
+from penstock_gateway.project_features import SharedFeatures, project_features
 from penstock_gateway.read_model import feeds
 from penstock_gateway.read_model.archived_rows import ArchivedRows
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector, ReadModelRebuild
 from penstock_gateway.registry import routes as registry_routes
 from penstock_gateway.registry.announcer import ModelAnnouncer
-from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.retention import routes as retention_routes
-from penstock_gateway.retention.retention_service import RetentionService
 from penstock_gateway.run_streams import routes as run_stream_routes
-from penstock_gateway.run_streams.run_streams import RunStreams
 from penstock_gateway.runs import routes as run_routes
 from penstock_gateway.runs.announcer import RunAnnouncer
-from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
-from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.large_runs import LargeRuns
-from penstock_gateway.runs.reruns import Reruns
-from penstock_gateway.runs.resumption import Resumptions
 from penstock_gateway.runs.run_models import RunModels
 from penstock_gateway.runs.run_reader import RunReader
-from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.runs.run_values import RunValueReader
 from penstock_gateway.runs.step_progress import StepProgress
-from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.script_runs import routes as script_run_routes
-from penstock_gateway.script_runs.script_run_service import ScriptRuns
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.trace import routes as trace_routes
-from penstock_gateway.trace.traces import Traces
 from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
-from penstock_gateway.versions.pipeline_versions import PipelineVersions
 from penstock_gateway.waits import link_page_routes
 from penstock_gateway.waits import routes as wait_routes
 from penstock_gateway.waits.answers import Answers
@@ -244,7 +220,7 @@ class Gateway:
 
     def feature(self, kind: type[T]) -> T:
         """Return the feature of a class."""
-        return self._app.state.features[kind]
+        return self._app.state.features.of(kind, lambda: access.DEFAULT_PROJECT)
 
     async def start(self) -> None:
         """Listen; `port` is the port afterwards.
@@ -321,57 +297,71 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
 
     artifacts = Artifacts(bus, settings.max_blob, via_gateway=settings.artifacts_via_gateway)
     pools = KnownPools(bus)
-    version_store = Versions(bus)
-    versions = PipelineVersions(bus, version_store)
-    models = Registry(bus, source, PROJECT)
+    versions = Versions(bus)
+    models = ModelLog(bus, source)
     log = ArchivedLog(bus, source, Archives(artifacts.open))
     events = EventStream(bus)
 
     read_model = ReadModel(settings.database())
     archived_rows = ArchivedRows(log.archives, read_model, context.log)
     checked = asyncio.Event()
-    states = RunStates(log, version_store, settings.gateway_runs)
+    states = RunStates(log, versions, settings.gateway_runs)
     large_runs = LargeRuns(context, states)
     projector = Projector(context, followers, read_model, feeds.FACTS, checked, archived_rows, large_runs.observe)
     series = Projector(context, followers, read_model, feeds.SERIES, checked)
-    repair = RunRepair(bus, read_model, version_store, source)
+    repair = RunRepair(bus, read_model, versions, source)
     auditor = Auditor(context, followers, read_model, repair, projector.reread, checked)
 
-    scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
-    reader = RunReader(log, states, scripts)
-    progress = StepProgress(bus)
-    requests = RunRequests(bus, log, reader, versions, models, artifacts, pools)
-    resumptions = Resumptions(log, reader, versions, artifacts)
-
-    answers = Answers(log, reader)
+    scripts = TrackedRunImporter(settings.home, access.DEFAULT_PROJECT, bus, log, context.log)
+    runs_of_all = RunReader(log, states, scripts)
     questions = OpenQuestions(followers, log, context.log)
     signer = Signer(settings.links_secret.get_secret_value() or token)
-    run_announcer = RunAnnouncer(context, log, version_store, events)
+    run_announcer = RunAnnouncer(context, log, versions, events)
     announcer = ModelAnnouncer(context, log, events)
 
-    evaluator = CelEvaluator()
     sender = notification_sender.from_settings(settings)
-    deployment_log = DeploymentLog(bus, source)
     named_tokens = Tokens(tokens)
-    deployments = Deployments(
-        deployment_log, versions, models, artifacts, pools, evaluator, sender, named_tokens, PROJECT
-    )
+    deployments = DeploymentLog(bus, source)
     letters = DeadLetters(bus)
     notification_log = NotificationLog(bus, source)
-    notifier = Notifier(context, deployment_log, notification_log, letters, sender, settings.notify_patience)
-    partition_log = PartitionLog(bus, source)
-    explanations = Explanations(deployments, DecisionLog(bus, source), events, log, evaluator)
-    partitions = DeploymentPartitions(deployments, partition_log, read_model, projector)
+    notifier = Notifier(context, deployments, notification_log, letters, sender, settings.notify_patience)
     health = Health(bus, artifacts, auditor, pools, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
-    decisions = DecisionLog(bus, source)
     runs = RunSearch(read_model, projector, scripts, RunValueReader(log))
     tracker = CallTracker(bus, followers, log, runs, context.log)
-    owners, outputs = Owners(tokens, users.revocations), Outputs(log, artifacts)
-    endpoints = Endpoints(
-        deployment_log, versions, requests, events, decisions, log, artifacts, tracker, closing, owners
+    executors = WarmExecutors(bus, context.log)
+    shared = SharedFeatures(
+        bus=bus,
+        source=source,
+        settings=settings,
+        closing=closing,
+        started=time.monotonic(),
+        followers=followers,
+        log=log,
+        appends=GatheredAppends(log),
+        states=states,
+        progress=StepProgress(bus),
+        scripts=scripts,
+        versions=versions,
+        models=models,
+        artifacts=artifacts,
+        pools=pools,
+        limit_sizes=LimitSizes(bus),
+        events=events,
+        decisions=DecisionLog(bus, source),
+        deployments=deployments,
+        partitions=PartitionLog(bus, source),
+        backfills=BackfillLog(bus, source),
+        evaluator=CelEvaluator(),
+        sender=sender,
+        read_model=read_model,
+        projector=projector,
+        series=series,
+        tracker=tracker,
+        executors=executors,
+        tokens=named_tokens,
+        owners=Owners(tokens, users.revocations),
     )
-    warm = WarmCalls(bus, versions, models, artifacts, context.log)
     features = (
         settings,
         ApiDescription(),
@@ -382,47 +372,17 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         health,
         auditor,
         artifacts,
-        versions,
-        Environments(bus, version_store, followers, PROJECT),
-        models,
         events,
-        EventTail(bus, followers, PROJECT, closing, settings.stream_timeout),
-        Traces(PROJECT, reader, events, DecisionLog(bus, source), models),
         DeadLetterService(bus, letters, events, notification_log),
-        RuleTests(deployment_log, sender, PROJECT),
         ReadModelRebuild(projector, series),
-        ArtifactLineage(read_model, projector, scripts, versions),
         states,
-        reader,
-        progress,
-        StepReader(reader, log, progress),
+        shared.progress,
         RunModels(models),
-        requests,
-        Reruns(requests, reader, versions, resumptions),
-        AttemptInputsReader(reader, log, versions, version_store),
-        ScriptRuns(bus, log, reader, artifacts),
-        Cancellations(log, reader),
-        ModelRegistration(reader, models, versions, artifacts),
         runs,
-        MetricSeries(reader, read_model, series),
-        RunComparison(reader, versions),
-        RunStreams(log, followers, reader, versions, closing, settings.stream_timeout),
-        answers,
-        LinkPages(reader, answers, signer),
+        LinkPages(runs_of_all, Answers(log, runs_of_all), signer),
         questions,
         LimitsService(bus),
-        deployments,
-        explanations,
-        Replays(deployments, explanations, events, partition_log, versions, requests, log, evaluator),
-        ManualRuns(deployments, partition_log, requests, log, Timers(bus)),
-        partitions,
-        Backfills(BackfillLog(bus, source), deployments, partition_log, partitions, versions, requests, evaluator),
-        endpoints,
-        outputs,
-        warm,
-        CallFeatures(endpoints=endpoints, warm=warm, outputs=outputs, artifacts=artifacts, max_form=settings.max_blob),
-        WebhookReceiver(deployment_log, events, context.log),
-        RetentionService(bus, versions),
+        WebhookReceiver(deployments, events, context.log),
         announcer,
         run_announcer,
     )
@@ -439,13 +399,13 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         tracker,
         tokens,
         trail,
-        warm,
+        executors,
     ]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
         background.append(LineageEmitter(context, states, settings.openlineage_url, key))
     app = create_app()
-    app.state.features = {type(feature): feature for feature in features}
+    app.state.features = Features(features, lambda project: project_features(shared, project))
     names = guard.allowed_names(settings.host, settings.host_names())
     authenticator = Authenticator(token, principal, tokens, users.oidc)
     app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log, trail=trail)

@@ -590,11 +590,11 @@ async def test_another_gateway_knows_the_queue(tmp_path: Any, monkeypatch: pytes
         await started(platform, "shared", 2)
         tracker = _fresh_tracker(platform)
         try:
-            assert await tracker.full("shared", "endpoint", 2)
-            assert not await tracker.full("shared", "endpoint", 3)
+            assert await tracker.full(("default", "shared"), "endpoint", 2)
+            assert not await tracker.full(("default", "shared"), "endpoint", 3)
             [first, _] = await runs(platform, "shared")
             await platform.finish(first.run_id, outputs={"result": Inline(0)})
-            await _until(lambda: tracker.full("shared", "endpoint", 2), lambda full: not full)
+            await _until(lambda: tracker.full(("default", "shared"), "endpoint", 2), lambda full: not full)
         finally:
             await tracker.close()
 
@@ -626,7 +626,7 @@ async def test_a_token_of_an_endpoint_opens_that_endpoint_alone(platform: Platfo
     other = await deploy(http, "guarded-too", wait=0)
     created = (await http("POST", "/v1/deployments/guarded/tokens", {"name": "web"})).json()
     token = created["token"]
-    assert created["principal"] == "token:guarded/web"
+    assert created["principal"] == "token:default/guarded/web"
     answer = await http("POST", path, {"n": 1}, token=token)
     assert answer.status == 202
     assert (await http("GET", answer.headers["location"], token=token)).status == 202
@@ -637,7 +637,7 @@ async def test_a_token_of_an_endpoint_opens_that_endpoint_alone(platform: Platfo
     assert (listed["name"], "token" in listed) == ("web", False)
     assert (await http("GET", "/v1/tokens")).json()["tokens"] == []
     event = (await EventStream(platform.bus).newest("default", ENDPOINT_CALLED, 1))[0]
-    assert event.extensions["principal"] == "token:guarded/web"
+    assert event.extensions["principal"] == "token:default/guarded/web"
 
 
 async def test_an_answer_is_for_the_token_that_sent_the_request(platform: Platform, http: Http) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gateway_platform import Answer, Http, Platform, Stream, read_head, started
 from pydantic import SecretStr
 
-from penstock_core.access import ROLE_PERMISSIONS, Permission, Role, least_role
+from penstock_core.access import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission, Role, least_role
 from penstock_gateway.app import build
 from penstock_gateway.settings import GatewaySettings
 
@@ -95,13 +95,17 @@ def _refused(answer: Answer, permission: Permission, who: str) -> bool:
 
 async def test_every_operation_serves_the_roles_that_have_its_permission(http: Http) -> None:
     tokens = {role: await _token(http, f"served-{role}", role=role) for role in Role}
+    everywhere = {role: await _token(http, f"served-{role}-all", role=role, all_projects=True) for role in Role}
     wrong: list[str] = []
     for label, (method, path, permission) in OPERATIONS.items():
         for role in Role:
             if permission is None or permission not in ROLE_PERMISSIONS[role]:
                 continue
-            status = await _status(http, method, path, tokens[role])
+            status = await _status(http, method, path, everywhere[role])
             if status in (401, 403):
+                wrong.append(f"{label} as {role} in all projects: {status}")
+            status = await _status(http, method, path, tokens[role])
+            if (status in (401, 403)) != (permission in PLATFORM_PERMISSIONS):
                 wrong.append(f"{label} as {role}: {status}")
     assert wrong == []
 

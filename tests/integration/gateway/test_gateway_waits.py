@@ -231,7 +231,7 @@ async def test_the_first_list_of_questions_does_not_read_finished_runs(
     add = questions._add
     questions._add = lambda item: (read.append(item.subject), add(item))[1]
     try:
-        assert [one.step for one in (await questions.list(run_id)).questions] == ["publish"]
+        assert [one.step for one in (await questions.list("default", run_id)).questions] == ["publish"]
     finally:
         await questions.close()
     assert read and all(subject.endswith(".suspended") for subject in read)

@@ -142,7 +142,7 @@ async def test_what_a_token_of_an_endpoint_is_refused_is_recorded_with_the_token
     await site.store.create(token)
     assert (await site.send("GET", "/v1/runs", "Bearer leaked"))[0] == 403
     [entry] = site.trail.entries
-    assert (entry["principal"], entry["token"]) == ("token:scorer/app", access.token_digest("leaked")[:12])
+    assert (entry["principal"], entry["token"]) == ("token:default/scorer/app", access.token_digest("leaked")[:12])
 
 
 async def test_a_digest_is_not_a_token(site: Site) -> None:

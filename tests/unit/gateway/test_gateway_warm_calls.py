@@ -15,6 +15,7 @@ from penstock_core.deployments.definition import Definition, EndpointTrigger, Mo
 from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.ir import Pipeline
 from penstock_gateway.endpoints.warm_calls import WarmCalls
+from penstock_gateway.endpoints.warm_executors import WarmExecutors
 
 OWN, CANARY, SHADOW = 1, 2, 3
 
@@ -55,56 +56,55 @@ class Versions:
         return SimpleNamespace(pipeline=Pipeline(name=name), version=version)
 
 
-async def started() -> tuple[WarmCalls, Bus]:
+async def started() -> tuple[WarmCalls, WarmExecutors, Bus]:
     bus = Bus()
-    calls = WarmCalls(
-        cast("Any", bus), cast("Any", Versions()), cast("Any", None), cast("Any", None), structlog.get_logger()
-    )
-    await calls.start()
-    return calls, bus
+    executors = WarmExecutors(cast("Any", bus), structlog.get_logger())
+    calls = WarmCalls(executors, cast("Any", Versions()), cast("Any", None), cast("Any", None), "default")
+    await executors.start()
+    return calls, executors, bus
 
 
 @pytest.mark.parametrize("share", ["canary", "shadow"])
 async def test_a_version_with_a_share_does_not_replace_one_that_still_starts(share: str) -> None:
     other = CANARY if share == "canary" else SHADOW
     revisions = {4: definition(), 5: definition(**{share: TrafficShare(version=other, weight=1e-12)})}
-    calls, bus = await started()
+    calls, executors, bus = await started()
     await bus.announce((4, OWN, 1), (5, OWN, 0), (5, other, 1))
     await calls.call("d", revisions, {}, 10.0, "user:ada")
     await bus.announce((5, OWN, 0), (5, other, 1))
     await calls.call("d", revisions, {}, 10.0, "user:ada")
     assert [(one["revision"], one["version"]) for one in bus.calls] == [(4, OWN), (5, OWN)]
-    await calls.close()
+    await executors.close()
 
 
 async def test_a_call_that_the_canary_cannot_run_has_not_its_role() -> None:
     revisions = {5: definition(canary=TrafficShare(version=CANARY, weight=1.0))}
-    calls, bus = await started()
+    calls, executors, bus = await started()
     await bus.announce((5, OWN, 1), (5, CANARY, 0))
     assert (await calls.call("d", revisions, {}, 10.0, "user:ada")).version == OWN
     await bus.announce((5, OWN, 1), (5, CANARY, 1))
     assert (await calls.call("d", revisions, {}, 10.0, "user:ada")).version == CANARY
     found = [(one["version"], one["run"]["trigger"].get("role", "")) for one in bus.calls]
     assert found == [(OWN, ""), (CANARY, "canary")]
-    await calls.close()
+    await executors.close()
 
 
 async def test_a_canary_that_is_the_latest_version_runs_all_calls() -> None:
     revisions = {5: definition(canary=TrafficShare(version=CANARY, weight=1e-12))}
-    calls, bus = await started()
+    calls, executors, bus = await started()
     await bus.announce((5, CANARY, 1), own=CANARY)
     await calls.call("d", revisions, {}, 10.0, "user:ada")
     assert [one["version"] for one in bus.calls] == [CANARY]
-    await calls.close()
+    await executors.close()
 
 
 @pytest.mark.parametrize("share", ["canary", "shadow"])
 async def test_a_version_with_a_share_answers_no_other_call_if_the_own_version_is_not_served(share: str) -> None:
     other = CANARY if share == "canary" else SHADOW
     revisions = {5: definition(**{share: TrafficShare(version=other, weight=1e-12)})}
-    calls, bus = await started()
+    calls, executors, bus = await started()
     await bus.announce((5, other, 1))
     with pytest.raises(UnavailableError, match="No executor serves"):
         await calls.call("d", revisions, {}, 0.05, "user:ada")
     assert bus.calls == []
-    await calls.close()
+    await executors.close()

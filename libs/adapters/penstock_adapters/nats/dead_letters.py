@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,9 +93,16 @@ class DeadLetters:
         identity = {"Nats-Msg-Id": f"undelivered.{delivery.stream_seq}"}
         await self._bus.publish("parked.gateway", parked.model_dump_json().encode(), identity)
 
-    async def newest(self, limit: int, before: int | None = None) -> list[DeadLetter]:
-        """Return dead letters before a number, newest first."""
-        return await newest(self._bus, subjects.PARKED, "parked.>", _read, limit, before)
+    async def newest(
+        self, limit: int, before: int | None = None, matches: Callable[[DeadLetter], bool] = lambda one: True
+    ) -> list[DeadLetter]:
+        """Return dead letters before a number that match, newest first."""
+
+        def read(message: Msg) -> DeadLetter | None:
+            found = _read(message)
+            return found if found is not None and matches(found) else None
+
+        return await newest(self._bus, subjects.PARKED, "parked.>", read, limit, before)
 
     async def get(self, number: int) -> DeadLetter | None:
         """Return a dead letter, or None if it does not exist."""

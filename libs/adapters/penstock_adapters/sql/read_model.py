@@ -97,6 +97,10 @@ class ReadModelStore:
         """See `listing.page`."""
         return search.page(self._database, query)
 
+    def active_runs(self) -> search.ActiveRuns:
+        """See `search.active_runs`."""
+        return search.active_runs(self._database)
+
     def run(self, run_id: str) -> Row | None:
         """See `details.run`."""
         return run_details.run(self._database, run_id)

@@ -51,6 +51,22 @@ class Page:
     last_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveRuns:
+    """Whether `any` run of any project has not finished, as far as the tables had the log: up to `last_seq`."""
+
+    any: bool
+    last_seq: int
+
+
+def active_runs(database: Database) -> ActiveRuns:
+    """Return whether a run has not finished."""
+    active = sa.select(_RUNS.run_id).where(_RUNS.state.in_(("queued", "running"))).limit(1)
+    with engine.errors("runs cannot be listed"), database.read.begin() as connection:
+        last = connection.execute(_HELD).scalar() or 0
+        return ActiveRuns(connection.execute(active).first() is not None, last)
+
+
 def page(database: Database, query: RunQuery) -> Page:
     """The runs of a page."""
     with engine.errors("runs cannot be listed"), database.read.begin() as connection:

@@ -9,7 +9,6 @@ from penstock_core import access
 from penstock_core.access import Grant, Principal, Role, TokenStore
 from penstock_core.errors import PenstockError
 from penstock_gateway.access.oidc_users import OidcUsers
-from penstock_gateway.project import PROJECT
 
 
 class TokenScopeError(PenstockError):
@@ -58,8 +57,8 @@ class Authenticator:
             return None
         if found.endpoint:
             allowed = f"/v1/endpoints/{found.project}/{found.endpoint}"
-            # The models of the Open Inference Protocol are the endpoints of this project.
-            paths = [allowed] + [f"/v2/models/{found.endpoint}"] * (found.project == PROJECT)
+            # The models of the Open Inference Protocol are the endpoints of the project that the header names.
+            paths = [allowed, f"/v2/models/{found.endpoint}"]
             if path not in paths and not path.startswith(tuple(f"{one}/" for one in paths)):
                 text = f"The token is limited to {allowed}: use a token of the platform for the rest"
                 raise TokenScopeError(text, found.grant)

@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList, WhoAmI
-from penstock_core.access import Permission
+from penstock_core import access
+from penstock_core.access import Permission, Role
 from penstock_gateway.access.tokens import Tokens
+from penstock_gateway.errors import ForbiddenError
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import AUTHENTICATED, NAMED, feature, requires
-from penstock_gateway.http.principal import By, granted
+from penstock_gateway.http.principal import By, Project, granted
 from penstock_gateway.http.responses import BODY, COMMON, problems
-from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v1", tags=["access"], route_class=JsonRoute, responses=COMMON)
 
@@ -31,24 +32,32 @@ async def whoami(request: Request) -> WhoAmI:
 
 
 @router.get("/tokens", summary="List named tokens", dependencies=[requires(Permission.TOKENS_READ)])
-async def list_tokens(tokens: NamedTokens) -> TokenList:
-    """The tokens themselves are not stored."""
-    return await tokens.list()
+async def list_tokens(tokens: NamedTokens, request: Request, project: Project) -> TokenList:
+    """Those of the project; for an admin of all projects, all. The tokens themselves are not stored."""
+    return await tokens.list(project, every=granted(request).everywhere is Role.ADMIN)
 
 
 @router.post(
     "/tokens", status_code=201, summary="Create a named token", dependencies=_WRITE, responses=problems(409, *BODY)
 )
-async def create_token(tokens: NamedTokens, by: By, body: CreateTokenBody) -> TokenCreated:
+async def create_token(
+    tokens: NamedTokens, request: Request, by: By, project: Project, body: CreateTokenBody
+) -> TokenCreated:
     """The response is the only place that shows the token; the platform stores its hash."""
-    return await tokens.create(body.name, by, PROJECT, role=body.role, expires_in=body.expires_in)
+    if body.all_projects and granted(request).everywhere is not Role.ADMIN:
+        raise ForbiddenError("Only an admin of all projects can create a token for all projects")
+    where = access.EVERY_PROJECT if body.all_projects else project
+    return await tokens.create(body.name, by, where, role=body.role, expires_in=body.expires_in)
 
 
 @router.delete(
     "/tokens/{name}", status_code=204, summary="Revoke a named token", dependencies=_WRITE, responses=problems(404)
 )
 async def revoke_token(
-    tokens: NamedTokens, name: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)]
+    tokens: NamedTokens,
+    request: Request,
+    project: Project,
+    name: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)],
 ) -> None:
     """Requests with it are refused from now on. Facts keep its name."""
-    await tokens.revoke(name)
+    await tokens.revoke(name, project, every=granted(request).everywhere is Role.ADMIN)

@@ -17,10 +17,12 @@ class Tokens:
     def __init__(self, store: TokenStore) -> None:
         self._store = store
 
-    async def list(self, endpoint: str = "") -> TokenList:
-        """Return the tokens of an endpoint, or the named tokens of the platform."""
+    async def list(self, project: str, endpoint: str = "", *, every: bool = False) -> TokenList:
+        """Return the tokens of an endpoint, or the named ones of a project; with `every`, those of all projects."""
         used = await self._store.last_used()
-        return TokenList(tokens=[_view(token, used.get(token.full_name)) for token in await self._store.list(endpoint)])
+        found = await self._store.list(endpoint and f"{project}/{endpoint}")
+        mine = [token for token in found if every or token.project == project]
+        return TokenList(tokens=[_view(token, used.get(token.full_name)) for token in mine])
 
     async def create(
         self,
@@ -37,7 +39,7 @@ class Tokens:
         Args:
             name: of the token.
             by: the principal that creates it.
-            project: to which it is limited.
+            project: to which it is limited; `EVERY_PROJECT`: to none.
             role: in the project; None for a token of an endpoint.
             endpoint: the deployment whose endpoint is all that it may use.
             expires_in: seconds until it is refused; None: never.
@@ -60,20 +62,30 @@ class Tokens:
             raise ConflictError(f"A token named {name!r} exists", "choose another name, or revoke that token first")
         return TokenCreated(**_view(token).model_dump(), token=text)
 
-    async def revoke(self, name: str, endpoint: str = "") -> None:
-        """Delete a token of an endpoint or of the platform; requests with it are refused from now on.
+    async def revoke(self, name: str, project: str, endpoint: str = "", *, every: bool = False) -> None:
+        """Delete a token of an endpoint or of a project; requests with it are refused from now on.
+
+        Args:
+            name: of the token.
+            project: whose token it is.
+            endpoint: the deployment whose endpoint is all that it may use.
+            every: whether it may be the token of another project, or of all.
 
         Raises:
             NotFoundError: it does not exist.
         """
-        if not ids.is_name(name) or not await self._store.revoke(name, endpoint):
+        known = await self._store.get(name) if ids.is_name(name) and not endpoint else None
+        allowed = bool(endpoint) or (known is not None and (every or known.project == project))
+        path = endpoint and f"{project}/{endpoint}"
+        if not (ids.is_name(name) and allowed and await self._store.revoke(name, path)):
             command = f"penstock deployments tokens list {endpoint}" if endpoint else "penstock tokens list"
             raise NotFoundError(f"Token {name[:100]!r} does not exist", f"list tokens with `{command}`")
 
-    async def revoke_all(self, endpoint: str) -> None:
+    async def revoke_all(self, project: str, endpoint: str) -> None:
         """Delete all tokens of an endpoint."""
-        for token in await self._store.list(endpoint):
-            await self._store.revoke(token.name, endpoint)
+        path = f"{project}/{endpoint}"
+        for token in await self._store.list(path):
+            await self._store.revoke(token.name, path)
 
 
 def _view(token: AccessToken, used_at: float | None = None) -> TokenView:

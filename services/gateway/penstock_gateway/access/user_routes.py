@@ -29,7 +29,7 @@ UserName = Annotated[
     ),
 ]
 
-_WRITE = [requires(Permission.TOKENS_WRITE)]
+_ADMIN = [requires(Permission.PLATFORM_ADMIN)]
 
 
 @router.get("/login", summary="Get how users log in", responses=problems(404, 422))
@@ -58,7 +58,7 @@ async def logout(users: Users, authorization: Annotated[str, Header(include_in_s
 @router.get(
     "/blocked-users",
     summary="List blocked users",
-    dependencies=[requires(Permission.TOKENS_READ)],
+    dependencies=_ADMIN,
     responses=COMMON,
 )
 async def list_blocked_users(users: Users) -> BlockedUserList:
@@ -70,7 +70,7 @@ async def list_blocked_users(users: Users) -> BlockedUserList:
 @router.put(
     "/blocked-users/{name:path}",
     summary="Block a user",
-    dependencies=_WRITE,
+    dependencies=_ADMIN,
     responses=COMMON,
 )
 async def block_user(users: Users, name: UserName, by: By) -> BlockedUserView:
@@ -87,7 +87,7 @@ async def block_user(users: Users, name: UserName, by: By) -> BlockedUserView:
     "/blocked-users/{name:path}",
     status_code=204,
     summary="Unblock a user",
-    dependencies=_WRITE,
+    dependencies=_ADMIN,
     responses={**COMMON, **problems(404)},
 )
 async def unblock_user(users: Users, name: UserName) -> None:

@@ -43,14 +43,20 @@ def document(app: FastAPI) -> dict[str, Any]:
         servers=[{"url": "http://127.0.0.1:8765", "description": "a platform on this machine (`penstock up`)"}],
         separate_input_output_schemas=False,
     )
-    for item in cast("dict[str, dict[str, dict[str, Any]]]", found["paths"]).values():
+    for path, item in cast("dict[str, dict[str, dict[str, Any]]]", found["paths"]).items():
         for operation in item.values():
-            operation["parameters"] = [_parameter(one) for one in operation.get("parameters", [])]
+            given = [one for one in operation.get("parameters", []) if not _repeats_path(path, one)]
+            operation["parameters"] = [_parameter(one) for one in given]
     models = [(model, "validation") for model in (Problem, HistoryHeader, HistoryFact)]
     _, extra = pydantic.json_schema.models_json_schema(cast("Any", models), ref_template="#/components/schemas/{model}")
     schemas = found["components"]["schemas"] | extra["$defs"]
     found["components"]["schemas"] = {name: tidy(schema) for name, schema in sorted(schemas.items())}
     return found
+
+
+def _repeats_path(path: str, parameter: dict[str, Any]) -> bool:
+    """Return whether a parameter is the header of the project, in a path that has the project."""
+    return "{project}" in path and parameter["name"] == "penstock-project"
 
 
 def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:

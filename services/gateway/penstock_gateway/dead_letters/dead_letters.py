@@ -23,7 +23,7 @@ _NOTIFICATIONS = "notifications."
 
 
 class DeadLetterService:
-    """Dead letters of the platform."""
+    """Dead letters. Without a project: all; else those of the project alone, whose subject names it."""
 
     def __init__(self, bus: Bus, letters: DeadLetters, stream: EventStream, notifications: NotificationLog) -> None:
         self._bus = bus
@@ -31,26 +31,26 @@ class DeadLetterService:
         self._stream = stream
         self._notifications = notifications
 
-    async def list(self, limit: int, before: int | None) -> DeadLetterList:
+    async def list(self, project: str | None, limit: int, before: int | None) -> DeadLetterList:
         """Return dead letters before a number, newest first."""
-        found = await self._letters.newest(limit + 1, before)
+        found = await self._letters.newest(limit + 1, before, lambda one: _is_of(one, project))
         more = found[limit - 1].number if len(found) > limit else None
         return DeadLetterList(dead_letters=[DeadLetterSummary(**_fields(one)) for one in found[:limit]], before=more)
 
-    async def get(self, number: int) -> DeadLetterView:
+    async def get(self, project: str | None, number: int) -> DeadLetterView:
         """Return a dead letter with its message.
 
         Raises:
             NotFoundError: it does not exist.
         """
-        found = await self._find(number)
+        found = await self._find(project, number)
         shown = DeadLetterView(**_fields(found), headers=found.parked.headers)
         try:
             return shown.model_copy(update={"data": orjson.loads(found.body)})
         except orjson.JSONDecodeError:
             return shown.model_copy(update={"text": found.body.decode(errors="replace")})
 
-    async def replay(self, number: int) -> Replayed:
+    async def replay(self, project: str | None, number: int) -> Replayed:
         """Send an event or a notification again: a rejected event to its trigger, as the deployment is now.
 
         Doing it again after a lost answer starts no second run: the event has an id of its own, and the same one.
@@ -59,7 +59,7 @@ class DeadLetterService:
             NotFoundError: it does not exist.
             ConflictError: it is neither.
         """
-        found = await self._find(number)
+        found = await self._find(project, number)
         parked = found.parked
         if parked.subject.startswith(_NOTIFICATIONS):
             due = deployment_codec.read(parked.subject, NotificationDue.ce_type, found.body)
@@ -84,22 +84,27 @@ class DeadLetterService:
         await self._letters.delete(number)
         return Replayed(event=sequence)
 
-    async def discard(self, number: int) -> None:
+    async def discard(self, project: str | None, number: int) -> None:
         """Remove a dead letter.
 
         Raises:
             NotFoundError: it does not exist.
         """
-        await self._find(number)
+        await self._find(project, number)
         await self._letters.delete(number)
 
-    async def _find(self, number: int) -> DeadLetter:
+    async def _find(self, project: str | None, number: int) -> DeadLetter:
         found = await self._letters.get(number)
-        if found is None:
+        if found is None or not _is_of(found, project):
             raise NotFoundError(
                 f"Dead letter {number} does not exist", "it was replayed or discarded, or the id is wrong: list them"
             )
         return found
+
+
+def _is_of(found: DeadLetter, project: str | None) -> bool:
+    """Return whether a dead letter belongs to a project. Unreadable facts of runs belong to none."""
+    return project is None or found.parked.subject.startswith((f"{_EVENTS}{project}.", f"{_NOTIFICATIONS}{project}."))
 
 
 def _fields(found: DeadLetter) -> dict[str, Any]:

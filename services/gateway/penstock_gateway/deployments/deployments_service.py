@@ -178,7 +178,7 @@ class Deployments:
             name,
             lambda found: state.change(found, DeploymentDeleted, body.reason, actor, body.revision),
         )
-        await self._tokens.revoke_all(name)
+        await self._tokens.revoke_all(self.project, name)
 
     async def next_ticks(self, name: str, count: int) -> TicksView:
         """Return the next ticks of the cron triggers of a deployment.
@@ -210,7 +210,7 @@ class Deployments:
         Its deletion does so, too, unless the gateway is killed between the two.
         """
         if not (await self.log.get(self.project, name)).exists:
-            await self._tokens.revoke_all(name)
+            await self._tokens.revoke_all(self.project, name)
 
     async def _known(self, name: str) -> Deployment:
         deployment = await self.log.get(self.project, name)

@@ -23,7 +23,6 @@ from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.queries import search
 from penstock_core.queries.search import RunQuery
-from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_search import RunSearch
 
 _READY = 10.0
@@ -32,6 +31,9 @@ _CHECK_PAUSE = 1.0
 """Seconds between two checks of the unfinished requests of an endpoint against the log."""
 _UNDECIDED = 300.0
 """Seconds after which a request without a decision does not count any more: a paused deployment makes none."""
+Key = tuple[str, str]
+"""Project and name of a deployment."""
+
 _STARTING = (Outcome.STARTED, Outcome.SCHEDULED)
 
 
@@ -49,12 +51,12 @@ class CallTracker:
         self._tasks: list[asyncio.Task[None]] = []
         self._following = {subjects.DECISIONS: asyncio.Event(), subjects.RUNS: asyncio.Event()}
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._counted: dict[str, asyncio.Task[None]] = {}
-        self._triggers: dict[str, str] = {}
-        self._undecided: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        self._unfinished: defaultdict[str, set[str]] = defaultdict(set)
-        self._deployments: dict[str, str] = {}
-        self._checked: dict[str, float] = {}
+        self._counted: dict[Key, asyncio.Task[None]] = {}
+        self._triggers: dict[Key, str] = {}
+        self._undecided: defaultdict[Key, dict[str, float]] = defaultdict(dict)
+        self._unfinished: defaultdict[Key, set[str]] = defaultdict(set)
+        self._deployments: dict[str, Key] = {}
+        self._checked: dict[Key, float] = {}
 
     async def start(self) -> None:
         """Do nothing: the streams are followed from the first request on."""
@@ -65,7 +67,7 @@ class CallTracker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._counted.values(), return_exceptions=True)
 
-    async def full(self, deployment: str, trigger: str, limit: int) -> bool:
+    async def full(self, deployment: Key, trigger: str, limit: int) -> bool:
         """Return whether an endpoint, the trigger of a deployment, has `limit` unfinished requests.
 
         Raises:
@@ -99,15 +101,15 @@ class CallTracker:
             if not self._waiting[subject]:
                 del self._waiting[subject]
 
-    def waits(self, deployment: str, digest: str) -> bool:
+    def waits(self, deployment: Key, digest: str) -> bool:
         """Return whether a request was accepted, and has no decision yet."""
         return digest in self._undecided[deployment]
 
-    def add(self, deployment: str, digest: str) -> None:
+    def add(self, deployment: Key, digest: str) -> None:
         """Count a request until its decision arrives."""
         self._undecided[deployment][digest] = time.monotonic()
 
-    def drop(self, deployment: str, digest: str) -> None:
+    def drop(self, deployment: Key, digest: str) -> None:
         """Do not count a request: it was not stored, or is a repetition."""
         self._undecided[deployment].pop(digest, None)
 
@@ -115,7 +117,7 @@ class CallTracker:
 
     async def _ready(self) -> None:
         if not self._tasks:
-            filters = {subjects.DECISIONS: f"decisions.{PROJECT}.>", subjects.RUNS: subjects.RUNS_FINISHED}
+            filters = {subjects.DECISIONS: "decisions.>", subjects.RUNS: subjects.RUNS_FINISHED}
             self._tasks = [asyncio.create_task(self._follow(stream, one)) for stream, one in filters.items()]
         try:
             async with asyncio.timeout(_READY):
@@ -151,7 +153,8 @@ class CallTracker:
         words = message.subject.split(".")
         if len(words) != 5:
             return
-        _, _, deployment, digest, trigger = words
+        _, project, name, digest, trigger = words
+        deployment = project, name
         if self._triggers.get(deployment) != trigger:
             return
         self.drop(deployment, digest)
@@ -167,12 +170,12 @@ class CallTracker:
 
     # ------------------------------------------------------------------------------------------------------------ count
 
-    async def _fill(self, deployment: str) -> None:
+    async def _fill(self, deployment: Key) -> None:
         """Count the runs that were unfinished when this gateway began to follow the streams."""
         for state in ("queued", "running"):
             query = RunQuery(
-                project=PROJECT,
-                deployment=deployment,
+                project=deployment[0],
+                deployment=deployment[1],
                 trigger="endpoint",
                 state=state,
                 sort=search.sort(search.NEWEST),
@@ -187,7 +190,7 @@ class CallTracker:
                 query = replace(query, after=search.parse_cursor(page.next, query.sort))
         await self._check(deployment)
 
-    async def _check(self, deployment: str) -> None:
+    async def _check(self, deployment: Key) -> None:
         """Drop runs whose end was delivered before they were added, and requests that have no decision."""
         ends = {subjects.run(run_id, "finished"): run_id for run_id in self._unfinished[deployment]}
         for subject in await self._log.last([*ends]):
@@ -200,9 +203,9 @@ class CallTracker:
             if time.monotonic() - since < _UNDECIDED
         }
 
-    def _count(self, deployment: str) -> int:
+    def _count(self, deployment: Key) -> int:
         return len(self._unfinished[deployment]) + len(self._undecided[deployment])
 
-    def _add(self, deployment: str, run_id: str) -> None:
+    def _add(self, deployment: Key, run_id: str) -> None:
         self._unfinished[deployment].add(run_id)
         self._deployments[run_id] = deployment

@@ -36,7 +36,6 @@ from penstock_gateway.endpoints import input_rules, stored_inputs
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.rate_limit import TokenBucket
 from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
-from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 from penstock_servicekit.owners import Owners
@@ -60,6 +59,7 @@ _BUSY_RETRY = 1.0
 class Endpoint:
     """An endpoint as it is now."""
 
+    project: str
     name: str
     deployment: Deployment
     definition: Definition
@@ -76,6 +76,11 @@ class Endpoint:
         }
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Project and name of the deployment."""
+        return self.project, self.name
+
+    @property
     def source(self) -> str:
         """The source of its events."""
         return f"penstock/endpoints/{self.name}"
@@ -85,6 +90,7 @@ class Endpoint:
 class Call:
     """A stored request to an endpoint. `end` is the end of its run, None while it has not finished."""
 
+    project: str
     endpoint: str
     event: Event
     run_id: str = ""
@@ -103,11 +109,11 @@ class Call:
     @property
     def decision_subject(self) -> str:
         """The subject of the decision on it."""
-        return f"decisions.{PROJECT}.{self.endpoint}.{self.event.digest}.{self.trigger}"
+        return f"decisions.{self.project}.{self.endpoint}.{self.event.digest}.{self.trigger}"
 
 
 class Endpoints:
-    """See the module."""
+    """The endpoints of one project. See the module."""
 
     def __init__(
         self,
@@ -121,7 +127,9 @@ class Endpoints:
         tracker: CallTracker,
         closing: asyncio.Event,
         owners: Owners,
+        project: str,
     ) -> None:
+        self._project = project
         self._artifacts = artifacts
         self._deployments = deployments
         self._versions = versions
@@ -135,24 +143,24 @@ class Endpoints:
         self._buckets: dict[str, TokenBucket] = {}
         self._recent: dict[str, float] = {}
 
-    async def get(self, project: str, name: str) -> Endpoint:
+    async def get(self, name: str) -> Endpoint:
         """Return an endpoint.
 
         Raises:
             NotFoundError: the deployment does not exist, or has no endpoint.
         """
-        deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
-        return self._endpoint(project, name, deployment)
+        return self._endpoint(name, await self._deployments.get(self._project, name))
 
-    def _endpoint(self, project: str, name: str, deployment: Deployment | None) -> Endpoint:
-        current = deployment.current if deployment is not None else None
+    def _endpoint(self, name: str, deployment: Deployment) -> Endpoint:
+        current = deployment.current
         trigger = current.definition.endpoint if current is not None and current.definition is not None else None
-        if deployment is None or current is None or current.definition is None or trigger is None:
+        if current is None or current.definition is None or trigger is None:
             raise NotFoundError(
-                f"There is no endpoint {project[:100]}/{name[:100]}",
+                f"There is no endpoint {self._project}/{name[:100]}",
                 "deployments that have one are those with an Endpoint() among their triggers",
             )
         return Endpoint(
+            project=self._project,
             name=name,
             deployment=deployment,
             definition=current.definition,
@@ -161,7 +169,7 @@ class Endpoints:
             owner=current.owner,
         )
 
-    async def recent(self, project: str, name: str) -> Endpoint:
+    async def recent(self, name: str) -> Endpoint:
         """Return an endpoint as it was at most `FRESH` seconds ago, if it has mode `low_latency`, else as it is now.
 
         Changes by this gateway are known at once.
@@ -170,13 +178,13 @@ class Endpoints:
             NotFoundError: the deployment does not exist, or has no endpoint.
             UnprocessableError: the owner of a deployment with mode `low_latency` may not start runs any more.
         """
-        if project == PROJECT and time.monotonic() - self._recent.get(name, 0.0) < FRESH:
-            return self._endpoint(project, name, self._deployments.known(project, name))
-        endpoint = await self.get(project, name)
+        if time.monotonic() - self._recent.get(name, 0.0) < FRESH:
+            return self._endpoint(name, self._deployments.known(self._project, name))
+        endpoint = await self.get(name)
         self._recent.pop(name, None)
         if endpoint.definition.mode is Mode.LOW_LATENCY:
             try:
-                await self._owners.check(endpoint.owner, project)
+                await self._owners.check(endpoint.owner, self._project)
             except InputError as error:
                 raise UnprocessableError("The request was rejected", str(error)) from error
             self._recent[name] = time.monotonic()
@@ -211,8 +219,8 @@ class Endpoints:
         if earlier is not None:
             self._check_equal(earlier.event, inputs)
             return await self._outcome(earlier, deadline)
-        call = Call(endpoint=endpoint.name, event=self._event(endpoint, inputs, key, by))
-        repeated = self._tracker.waits(endpoint.name, call.event.digest)
+        call = Call(project=self._project, endpoint=endpoint.name, event=self._event(endpoint, inputs, key, by))
+        repeated = self._tracker.waits(endpoint.key, call.event.digest)
         if not repeated:
             await self._check_queue(endpoint)
         async with self._tracker.watch(call.decision_subject) as decided:
@@ -230,19 +238,19 @@ class Endpoints:
         """
         digest = call.event.digest
         if counts:
-            self._tracker.add(endpoint.name, digest)
+            self._tracker.add(endpoint.key, digest)
         try:
             await self._check(endpoint, call.event.data)
             sequence, duplicate = await self._events.publish(call.event)
         except BaseException:
             if counts:
-                self._tracker.drop(endpoint.name, digest)
+                self._tracker.drop(endpoint.key, digest)
             raise
         if not duplicate:
             stored = replace(call.event, sequence=sequence, received_at=time.time())
             return replace(call, event=stored), False
         if counts:
-            self._tracker.drop(endpoint.name, digest)
+            self._tracker.drop(endpoint.key, digest)
         known = await self._events.get(sequence)
         if known is None:
             raise ConflictError("The request was stored before and has expired", "use another idempotency key")
@@ -260,7 +268,8 @@ class Endpoints:
             found = await self._runs.last(subjects_)
             requested, finished = (found[one].fact if one in found else None for one in subjects_)
             if isinstance(requested, RunRequested) and isinstance(finished, RunFinished):
-                if requested.trigger.get("deployment") != endpoint.name or requested.requested_by != by:
+                called = requested.project, requested.trigger.get("deployment")
+                if called != endpoint.key or requested.requested_by != by:
                     break
                 return finished
             if time.monotonic() > until:
@@ -281,13 +290,16 @@ class Endpoints:
         sequence, _, digest = id.partition("-")
         event = await self._events.get(int(sequence)) if sequence.isdecimal() and len(sequence) < 16 else None
         known = event is not None and event.digest == digest and event.type == ENDPOINT_CALLED
+        known = known and event is not None and event.project == self._project
         mine = event is not None and event.extensions.get("principal") == by
         if event is None or not known or not mine or event.subject.partition("/")[0] != endpoint.name:
             raise NotFoundError(
                 f"Endpoint {endpoint.name!r} has no request {id[:100]!r}",
                 "a request is found for 30 days, by the token that sent it",
             )
-        return await self._outcome(Call(endpoint=endpoint.name, event=event), time.monotonic() + wait)
+        return await self._outcome(
+            Call(project=self._project, endpoint=endpoint.name, event=event), time.monotonic() + wait
+        )
 
     # ----------------------------------------------------------------------------------------------------------- checks
 
@@ -301,18 +313,18 @@ class Endpoints:
             TooManyRequestsError: the rate is exceeded, or the endpoint has too many unfinished requests.
         """
         if key is not None:
-            digest = event_digest(PROJECT, endpoint.source, _event_id(key, by))
-            if self._tracker.waits(endpoint.name, digest) or await self._earlier(endpoint, key, by) is not None:
+            digest = event_digest(self._project, endpoint.source, _event_id(key, by))
+            if self._tracker.waits(endpoint.key, digest) or await self._earlier(endpoint, key, by) is not None:
                 return
         self.admit(endpoint)
         await self._check_queue(endpoint)
 
     async def _earlier(self, endpoint: Endpoint, key: str, by: str) -> Call | None:
         """Return the stored request of the principal `by` with this key, if there was a decision on it."""
-        digest = event_digest(PROJECT, endpoint.source, _event_id(key, by))
-        found = await self._log.decided(PROJECT, digest, endpoint.name, endpoint.trigger.name)
+        digest = event_digest(self._project, endpoint.source, _event_id(key, by))
+        found = await self._log.decided(self._project, digest, endpoint.name, endpoint.trigger.name)
         event = await self._events.get(found[0].event.sequence) if found else None
-        return Call(endpoint=endpoint.name, event=event) if event is not None else None
+        return Call(project=self._project, endpoint=endpoint.name, event=event) if event is not None else None
 
     def _check_equal(self, event: Event, inputs: dict[str, Any]) -> None:
         if event.data != inputs:
@@ -321,7 +333,7 @@ class Endpoints:
             )
 
     async def _check_queue(self, endpoint: Endpoint) -> None:
-        if await self._tracker.full(endpoint.name, endpoint.trigger.name, endpoint.trigger.queue):
+        if await self._tracker.full(endpoint.key, endpoint.trigger.name, endpoint.trigger.queue):
             raise TooManyRequestsError(
                 f"Endpoint {endpoint.name!r} has {endpoint.trigger.queue} unfinished requests, which is its limit",
                 retry_after=_BUSY_RETRY,
@@ -372,7 +384,7 @@ class Endpoints:
             **({REQUEST_ID: key} if key else {}),
         }
         try:
-            return event_codec.event(PROJECT, attributes, inputs)
+            return event_codec.event(self._project, attributes, inputs)
         except InvalidEventError as error:
             raise UnprocessableError("The request cannot be stored", str(error), errors=error.errors) from error
 
@@ -395,10 +407,10 @@ class Endpoints:
         return replace(call, run_id=run_id, end=end)
 
     async def _decision(self, call: Call) -> EventDecided | None:
-        found = await self._log.decided(PROJECT, call.event.digest, call.endpoint, call.trigger)
+        found = await self._log.decided(self._project, call.event.digest, call.endpoint, call.trigger)
         if found:
             return found[0]
-        deployment = await self._deployments.get(PROJECT, call.endpoint)
+        deployment = await self._deployments.get(self._project, call.endpoint)
         then = deployment.at(call.event.received_at)
         if then is not None and (then.paused or then.definition is None or then.definition.endpoint is None):
             raise ConflictError(

@@ -19,7 +19,6 @@ from penstock_gateway.http import bodies
 from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, content, json_response, problems
-from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v2", tags=["inference"])
 
@@ -57,7 +56,7 @@ async def read_server() -> Response:
 )
 async def read_model_metadata(features: Features, name: Name) -> Response:
     """Its inputs as tensors. A length of -1 is any length."""
-    endpoint = await features.endpoints.recent(PROJECT, name)
+    endpoint = await features.endpoints.recent(name)
     version = await features.endpoints.version(endpoint)
     return json_response(
         {
@@ -79,7 +78,7 @@ async def read_model_metadata(features: Features, name: Name) -> Response:
 )
 async def read_model_readiness(features: Features, name: Name) -> Response:
     """Whether it is not paused and, with mode `low_latency`, an executor serves it; else the status is 503."""
-    endpoint = await features.endpoints.recent(PROJECT, name)
+    endpoint = await features.endpoints.recent(name)
     if endpoint.definition.mode is Mode.LOW_LATENCY and not endpoint.paused:
         if await features.warm.version(name, endpoint.revisions()) is None:
             raise UnavailableError(f"No executor serves endpoint {name!r} yet")
@@ -98,7 +97,7 @@ async def read_model_readiness(features: Features, name: Name) -> Response:
 )
 async def infer(features: Features, request: Request, by: By, name: Name) -> Response:
     """Runs the deployment with the input tensors by parameter, and answers with the outputs of the run as tensors."""
-    endpoint = await features.endpoints.recent(PROJECT, name)
+    endpoint = await features.endpoints.recent(name)
     seconds = endpoint.trigger.wait or 30.0
     is_warm = endpoint.definition.mode is Mode.LOW_LATENCY
     if is_warm:
@@ -124,7 +123,7 @@ async def infer(features: Features, request: Request, by: By, name: Name) -> Res
     if end.outcome is not Outcome.SUCCEEDED:
         kind = RunFailedError if end.outcome is Outcome.FAILED else ConflictError
         raise kind(f"Run {end.run_id} {end.outcome.value}", end.error or "it has no output")
-    link = f"/v1/endpoints/{PROJECT}/{name}/requests/{request_id}/artifacts/"
+    link = f"/v1/endpoints/{endpoint.project}/{name}/requests/{request_id}/artifacts/"
     answer: Any = await features.outputs.answer(end, link)
     identity = body.get("id") if isinstance(body.get("id"), str) else secrets.token_hex(8)
     found = tensors.outputs(answer)

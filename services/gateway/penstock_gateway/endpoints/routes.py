@@ -69,7 +69,7 @@ async def call_endpoint(
     """
     check_key(idempotency_key)
     endpoints, warm = features.endpoints, features.warm
-    endpoint = await endpoints.recent(project, name)
+    endpoint = await endpoints.recent(name)
     seconds = _seconds(prefer, wait, endpoint.trigger.wait)
     is_warm = endpoint.definition.mode is Mode.LOW_LATENCY and idempotency_key is None and seconds > 0
     if is_warm:
@@ -100,7 +100,7 @@ async def read_request(
     wait: Wait = None,
 ) -> Response:
     """The answer that the request would have got if it had waited; 202 while the run has not finished."""
-    endpoint = await endpoints.get(project, name)
+    endpoint = await endpoints.get(name)
     if ids.is_recorded(request_id):
         end = await endpoints.recorded(endpoint, request_id, by)
         return await _response(outputs, end, f"{_path(project, name)}/requests/{request_id}", request_id)
@@ -131,7 +131,7 @@ async def read_output_artifact(
     sha256: Annotated[str, Path(description="SHA-256 of the artifact")],
 ) -> Response:
     """An artifact to which the output of the run refers."""
-    endpoint = await endpoints.get(project, name)
+    endpoint = await endpoints.get(name)
     if ids.is_recorded(request_id):
         end: RunFinished | None = await endpoints.recorded(endpoint, request_id, by)
     else:
@@ -145,7 +145,7 @@ async def read_output_artifact(
 @router.get("/schema", summary="Get the types of an endpoint", dependencies=_CALL, responses=problems(404))
 async def read_schema(endpoints: Service, project: Project, name: Name) -> EndpointSchema:
     """JSON Schema of the body and of the answer, and an example, from the types of the pipeline."""
-    endpoint = await endpoints.get(project, name)
+    endpoint = await endpoints.get(name)
     pipeline = (await endpoints.version(endpoint)).pipeline
     return EndpointSchema(
         input=interface.input_schema(pipeline, endpoint.definition),
@@ -171,7 +171,7 @@ async def read_endpoint_openapi(
     name: Name,
 ) -> Response:
     """OpenAPI 3.1 of this endpoint alone, to generate clients from."""
-    endpoint = await endpoints.get(project, name)
+    endpoint = await endpoints.get(name)
     pipeline = (await endpoints.version(endpoint)).pipeline
     url = settings.public_url.rstrip("/") or str(URL(scope=request.scope).replace(path="", query="")).rstrip("/")
     return json_response(interface.openapi(name, url, _path(project, name), pipeline, endpoint.definition))

@@ -12,9 +12,8 @@ from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.endpoints.endpoints_service import Endpoints
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import NAMED, feature, requires
-from penstock_gateway.http.principal import By
+from penstock_gateway.http.principal import By, Project
 from penstock_gateway.http.responses import BODY, COMMON, problems
-from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v1/deployments/{name}/tokens", tags=["endpoints"], route_class=JsonRoute, responses=COMMON)
 
@@ -27,10 +26,10 @@ _WRITE = [requires(Permission.DEPLOYMENTS_WRITE)]
 
 @router.get("", summary="List the tokens of an endpoint", dependencies=_READ, responses=problems(404))
 async def list_endpoint_tokens(
-    tokens: NamedTokens, endpoints: Annotated[Endpoints, feature(Endpoints)], name: Name
+    tokens: NamedTokens, endpoints: Annotated[Endpoints, feature(Endpoints)], project: Project, name: Name
 ) -> TokenList:
     """The tokens themselves are not stored."""
-    return await tokens.list((await endpoints.get(PROJECT, name)).name)
+    return await tokens.list(project, (await endpoints.get(name)).name)
 
 
 @router.post(
@@ -45,11 +44,12 @@ async def create_endpoint_token(
     endpoints: Annotated[Endpoints, feature(Endpoints)],
     name: Name,
     by: By,
+    project: Project,
     body: CreateEndpointTokenBody,
 ) -> TokenCreated:
     """A token that may only call this endpoint. The response is the only place that shows it."""
-    endpoint = (await endpoints.get(PROJECT, name)).name
-    return await tokens.create(body.name, by, PROJECT, endpoint=endpoint, expires_in=body.expires_in)
+    endpoint = (await endpoints.get(name)).name
+    return await tokens.create(body.name, by, project, endpoint=endpoint, expires_in=body.expires_in)
 
 
 @router.delete(
@@ -57,8 +57,9 @@ async def create_endpoint_token(
 )
 async def revoke_endpoint_token(
     tokens: NamedTokens,
+    project: Project,
     name: Name,
     token: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)],
 ) -> None:
     """Requests with it are refused from now on."""
-    await tokens.revoke(token, name)
+    await tokens.revoke(token, project, name)

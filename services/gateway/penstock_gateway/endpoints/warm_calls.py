@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import pydantic
-from nats.aio.msg import Msg
-from structlog.typing import FilteringBoundLogger
-
-from penstock_adapters.nats.bus import Bus
-from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
-from penstock_contracts.warm_calls import CallEnd, CallReply, Refusal, ServedEndpoint, ServedEndpoints
+from penstock_contracts.warm_calls import CallEnd, Refusal, ServedEndpoint
 from penstock_core import ids, requests
 from penstock_core.deployments.definition import Definition, TrafficShare
 from penstock_core.errors import InvalidInputsError, PenstockError, UnavailableError
@@ -36,14 +28,10 @@ from penstock_core.registry.facts import ModelRegistered
 from penstock_core.requests import Inputs, Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import input_rules, stored_inputs
+from penstock_gateway.endpoints.warm_executors import WarmExecutor, WarmExecutors
 from penstock_gateway.errors import RequestTimeoutError, TooManyRequestsError
-from penstock_gateway.message_size import check_message_size
-from penstock_gateway.project import PROJECT
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
-
-_SILENCE = 10.0
-"""Seconds without an announcement after which an executor counts as gone."""
 
 _BUSY_RETRY = 1.0
 _FRESH = 0.5
@@ -56,16 +44,6 @@ Revisions = Mapping[int, Definition]
 """The definitions of a deployment by revision."""
 
 
-@dataclass(slots=True, eq=False)
-class _Executor:
-    """An executor as it announced itself last, and the calls that it has of this gateway."""
-
-    name: str
-    at: float = 0.0
-    served: list[ServedEndpoint] = field(default_factory=list[ServedEndpoint])
-    calls: dict[str, asyncio.Future[CallReply]] = field(default_factory=dict[str, asyncio.Future[CallReply]])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmCall:
     """A call that was answered, by a version of the pipeline."""
@@ -75,43 +53,25 @@ class WarmCall:
     end: RunFinished
 
 
-Option = tuple[_Executor, ServedEndpoint]
+Option = tuple[WarmExecutor, ServedEndpoint]
 """Where a call can go."""
 
 
 class WarmCalls:
-    """See the module."""
+    """Calls of the endpoints of one project. See the module."""
 
     def __init__(
-        self, bus: Bus, versions: PipelineVersions, models: Registry, artifacts: Artifacts, log: FilteringBoundLogger
+        self, executors: WarmExecutors, versions: PipelineVersions, models: Registry, artifacts: Artifacts, project: str
     ) -> None:
-        self._bus = bus
+        self._executors = executors
         self._versions = versions
         self._models = models
         self._artifacts = artifacts
-        self._log = log
-        self._inbox = f"_INBOX.calls.{secrets.token_hex(8)}"
-        self._executors: dict[str, _Executor] = {}
-        self._changed = asyncio.Event()
+        self._project = project
         self._mirrored: set[asyncio.Task[None]] = set()
         self._models_at: dict[str, tuple[ModelRegistered | PenstockError, float]] = {}
         self._present: set[str] = set()
         self._running: defaultdict[str, int] = defaultdict(int)
-        self._numbers = itertools.count(1)
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Listen to executors."""
-        await self._bus.subscribe(subjects.SERVED_ENDPOINTS, self._announced)
-        await self._bus.subscribe(f"{self._inbox}.*.*", self._replied)
-        self._task = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        """Stop. Calls that were not answered are refused."""
-        if self._task is not None:
-            self._task.cancel()
-        for name in [*self._executors]:
-            self._lose(name, "the gateway stops")
 
     def admit(self, name: str, queue: int) -> None:
         """Refuse a request if so many are unfinished.
@@ -183,12 +143,12 @@ class WarmCalls:
             while not (options := self._options(name, revisions, role)):
                 if role == "shadow":
                     raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
-                await self._changed.wait()
+                await self._executors.changed.wait()
             executor, served = _choose(options, revisions, role)
             definition = revisions[served.revision]
             ran = role if served.version == definition.other_versions.get(role) else ""
             run = await self._request(run_id, served, definition, inputs, by, ran)
-            reply = await self._send(executor, served, run)
+            reply = await self._executors.send(executor, served, run)
             match reply.refused:
                 case None if reply.end is not None:
                     return WarmCall(run_id=run_id, version=served.version, end=_finished(run_id, reply.end))
@@ -211,35 +171,11 @@ class WarmCalls:
     def _options(self, name: str, revisions: Revisions, role: str = "") -> list[Option]:
         found = [
             (executor, served)
-            for executor in self._executors.values()
+            for executor in self._executors.known.values()
             for served in executor.served
-            if served.deployment == name and served.project == PROJECT and served.revision in revisions
+            if served.deployment == name and served.project == self._project and served.revision in revisions
         ]
         return _allowed(found, revisions, role)
-
-    async def _announced(self, message: Msg) -> None:
-        try:
-            found = ServedEndpoints.model_validate_json(message.data)
-        except pydantic.ValidationError as error:
-            self._log.warning("invalid announcement of an executor", error=str(error))
-            return
-        executor = self._executors.setdefault(found.executor, _Executor(found.executor))
-        executor.at, executor.served = time.monotonic(), found.endpoints
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _watch(self) -> None:
-        """Refuse the calls of executors that are silent."""
-        while True:
-            await asyncio.sleep(_SILENCE / 5)
-            for name, executor in [*self._executors.items()]:
-                if time.monotonic() - executor.at > _SILENCE:
-                    self._lose(name, "its executor does not respond")
-
-    def _lose(self, name: str, why: str) -> None:
-        for future in self._executors.pop(name).calls.values():
-            if not future.done():
-                future.set_result(CallReply(refused=Refusal.CRASHED, detail=why))
 
     # ---------------------------------------------------------------------------------------------------------- calls
 
@@ -267,7 +203,7 @@ class WarmCalls:
             requested_by=by,
             labels=definition.labels,
         )
-        target = Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
+        target = Target(project=self._project, pipeline=version.pipeline, version=version.version)
         try:
             models = await self._resolved(requests.model_references(version.pipeline.params, given))
             run = requests.build(run_id, target, Inputs(given=given, models=models), options, time.time())
@@ -299,35 +235,6 @@ class WarmCalls:
                 if isinstance(model, ModelRegistered):  # a registered model is never deleted
                     self._present.add(model.artifact.sha256)
         return {param: self._models_at[text][0] for param, text in names.items()}
-
-    async def _send(self, executor: _Executor, served: ServedEndpoint, run: RunRequested) -> CallReply:
-        body = b'{"deployment":"%b","revision":%d,"version":%d,"run":%b}' % (
-            served.deployment.encode(),
-            served.revision,
-            served.version,
-            fact_codec.encode(run),
-        )
-        check_message_size(self._bus, len(body), "pass large inputs as files or artifacts")
-        number = str(next(self._numbers))
-        reply = f"{self._inbox}.{subjects.lease(executor.name)}.{number}"
-        future: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
-        executor.calls[number] = future
-        try:
-            await self._bus.client.publish(subjects.calls(executor.name), body, reply=reply)
-            return await future
-        finally:
-            executor.calls.pop(number, None)
-
-    async def _replied(self, message: Msg) -> None:
-        _, _, _, holder, number = message.subject.split(".")
-        executor = self._executors.get(subjects.lease_holder(holder))
-        future = executor.calls.get(number) if executor is not None else None
-        if future is None or future.done():
-            return
-        try:
-            future.set_result(CallReply.model_validate_json(message.data))
-        except pydantic.ValidationError as error:
-            future.set_result(CallReply(refused=Refusal.CRASHED, detail=f"it sent an invalid reply: {error}"))
 
 
 def _allowed(options: Sequence[Option], revisions: Revisions, role: str) -> list[Option]:

@@ -13,8 +13,8 @@ from penstock_core.access import Permission
 from penstock_core.deployments.events import Event
 from penstock_gateway.events import cloudevents
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import Project
 from penstock_gateway.http.responses import BODY, COMMON, problems
-from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v1/events", tags=["events"], responses=COMMON)
 
@@ -54,13 +54,13 @@ _CONTENT = {
     openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
 )
 async def send_event(
-    stream: Annotated[EventStream, feature(EventStream)], request: Request, response: Response
+    stream: Annotated[EventStream, feature(EventStream)], request: Request, response: Response, project: Project
 ) -> EventAccepted | EventsAccepted:
     """Stores a CloudEvent, or a batch of them: deployments start runs for it, and steps that wait for it continue.
 
     Answered when it is stored. Sending an event again with the same source and ID is idempotent.
     """
-    events = await cloudevents.read(request, PROJECT)
+    events = await cloudevents.read(request, project)
     accepted = await asyncio.gather(*(_store(stream, event) for event in events))
     if cloudevents.is_batch(request):
         return EventsAccepted(events=accepted)

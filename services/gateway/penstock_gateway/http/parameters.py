@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer, SecurityScopes
 
 from penstock_core import ids
 from penstock_core.access import Permission
-from penstock_gateway.http.principal import check_permission
+from penstock_gateway.http.principal import check_permission, project_of
 from penstock_gateway.http.problems import RequestError, sentence
 
 T = TypeVar("T")
@@ -48,10 +48,22 @@ LastEventId = Annotated[
 ]
 
 
-class _CheckedBearer(HTTPBearer):
-    """The bearer token of an operation in OpenAPI. The guard has read it: this checks the permission."""
+ProjectHeader = Annotated[
+    str | None,
+    Header(description="project of the request; by default `default`", json_schema_extra=NAMED),
+]
 
-    async def __call__(self, request: Request, needed: SecurityScopes) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+
+class _CheckedBearer(HTTPBearer):
+    """The bearer token of an operation in OpenAPI. The guard has read it: this checks the permission.
+
+    The header of the project is declared here, so that no operation has a permission without a project.
+    """
+
+    async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: Request, needed: SecurityScopes, penstock_project: ProjectHeader = None
+    ) -> None:
+        project_of(request)
         for scope in needed.scopes:
             check_permission(request, Permission(scope))
 
@@ -87,7 +99,7 @@ def feature(kind: type[T]) -> Any:
     """Return the dependency that gives a route the feature of this class."""
 
     async def get(request: Request) -> T:
-        return request.app.state.features[kind]
+        return request.app.state.features.of(kind, lambda: project_of(request))
 
     return Depends(get)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from penstock_contracts.api import Lineage
 from penstock_gateway.errors import NotFoundError
-from penstock_gateway.project import PROJECT
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
 from penstock_gateway.tracked.importer import TrackedRunImporter
@@ -15,11 +14,17 @@ PATIENCE = 3.0
 
 
 class ArtifactLineage:
-    """Reads lineage from the read model."""
+    """Reads the lineage of the artifacts of one project from the read model."""
 
     def __init__(
-        self, read_model: ReadModel, projector: Projector, scripts: TrackedRunImporter, versions: PipelineVersions
+        self,
+        read_model: ReadModel,
+        projector: Projector,
+        scripts: TrackedRunImporter,
+        versions: PipelineVersions,
+        project: str,
     ) -> None:
+        self._project = project
         self._read_model = read_model
         self._projector = projector
         self._scripts = scripts
@@ -35,7 +40,7 @@ class ArtifactLineage:
         """
         await self._scripts.import_runs()
         await self._projector.wait_until_current(PATIENCE)
-        found = await self._read_model.read(lambda model: model.lineage(PROJECT, sha256))
+        found = await self._read_model.read(lambda model: model.lineage(self._project, sha256))
         if found is None:
             raise NotFoundError(
                 f"No run produced or used an artifact {sha256[:80]!r}", "see the outputs of a run's steps"

@@ -17,7 +17,6 @@ from penstock_core.version import VERSION
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JSON_LIMIT
 from penstock_gateway.integrity.auditor import Auditor
-from penstock_gateway.project import PROJECT
 
 _REPORTS_COUNT = 15.0
 """Seconds for which a report of problems counts; it is repeated while there are any."""
@@ -61,8 +60,8 @@ class Health:
         """Note what a process has noticed about the streams."""
         self._reports[report.service] = (time.monotonic(), report)
 
-    async def platform(self) -> PlatformView:
-        """Return the description of the platform.
+    async def platform(self, project: str) -> PlatformView:
+        """Return the description of the platform, as a request in a project gets it.
 
         Raises:
             UnavailableError: the artifacts service does not answer.
@@ -70,7 +69,7 @@ class Health:
         readiness = await self.readiness()
         return PlatformView(
             version=VERSION,
-            project=PROJECT,
+            project=project,
             ready=readiness.ready,
             parts=readiness.parts,
             problems=readiness.problems,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from penstock_contracts.api import HealthView, PlatformView, Readiness, RebuildAccepted
 from penstock_core.access import Permission
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import Project
 from penstock_gateway.http.responses import COMMON
 from penstock_gateway.platform.health import Health
 from penstock_gateway.read_model.projector import ReadModelRebuild
@@ -38,9 +39,9 @@ async def readyz(health: Healthy, response: Response) -> Readiness:
     dependencies=[requires(Permission.PLATFORM_READ)],
     responses=COMMON,
 )
-async def platform(health: Healthy) -> PlatformView:
+async def platform(health: Healthy, project: Project) -> PlatformView:
     """Its version, its parts, its artifact store, its schedulers and its limits in bytes."""
-    return await health.platform()
+    return await health.platform(project)
 
 
 @router.post(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts.models import (
     ArchiveBody,
@@ -27,8 +26,8 @@ from penstock_gateway.registry import model_views as views
 class Registry:
     """The registered models of one project."""
 
-    def __init__(self, bus: Bus, source: str, project: str) -> None:
-        self.log = ModelLog(bus, source)
+    def __init__(self, log: ModelLog, project: str) -> None:
+        self.log = log
         self.project = project
 
     async def list(self) -> ModelList:

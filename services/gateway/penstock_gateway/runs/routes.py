@@ -38,7 +38,7 @@ from penstock_gateway.http.parameters import (
     feature,
     requires,
 )
-from penstock_gateway.http.principal import By
+from penstock_gateway.http.principal import By, Project
 from penstock_gateway.http.responses import BODY, COMMON, content, json_response, no_content, problems
 from penstock_gateway.runs import run_search, run_states, views
 from penstock_gateway.runs import values as run_values
@@ -109,6 +109,7 @@ def accepted(run: RunAccepted, response: Response) -> RunAccepted:
 async def list_runs(
     runs: Annotated[RunSearch, feature(RunSearch)],
     by: By,
+    project: Project,
     pipeline: PipelineFilter = None,
     state: Annotated[State | None, Query(description="only in this state")] = None,
     deployment: Annotated[str | None, Query(max_length=100, description="only of this deployment")] = None,
@@ -140,6 +141,7 @@ async def list_runs(
     Includes every run that was accepted before the request. Runs without the sort key are omitted.
     """
     query = run_search.parse(
+        project=project,
         labels=label,
         metrics=metric,
         params=param,

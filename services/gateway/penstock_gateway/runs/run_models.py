@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts.api import RegisteredByRun
 from penstock_core.registry.facts import ModelPromoted, PromotionRefused
 from penstock_core.registry.references import Reference
 from penstock_core.registry.state import Model
-from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.runs.run_states import FoldedRun
 
 
 class RunModels:
     """Reads the registrations of runs from the logs of models."""
 
-    def __init__(self, models: Registry) -> None:
+    def __init__(self, models: ModelLog) -> None:
         self._models = models
 
     async def refresh(self, run: FoldedRun) -> None:
@@ -28,7 +28,7 @@ class RunModels:
         if not names:
             return
         project, run_id = run.requested.project, run.requested.run_id
-        found = [one for name in names for one in _registered(await self._models.log.get(project, name), run_id)]
+        found = [one for name in names for one in _registered(await self._models.get(project, name), run_id)]
         if found != run.models:
             run.models, run.view = found, b""
 

@@ -17,9 +17,15 @@ from penstock_gateway.tracked.importer import TrackedRunImporter
 
 
 class RunReader:
-    """Reads runs by ID. Runs of scripts that finished meanwhile are imported first."""
+    """Reads runs of a project by ID; those of other projects do not exist for it. Without a project, reads all runs.
 
-    def __init__(self, log: ArchivedLog, states: RunStates, scripts: TrackedRunImporter) -> None:
+    Runs of scripts that finished meanwhile are imported first.
+    """
+
+    def __init__(
+        self, log: ArchivedLog, states: RunStates, scripts: TrackedRunImporter, project: str | None = None
+    ) -> None:
+        self._project = project
         self._log = log
         self._states = states
         self._scripts = scripts
@@ -32,7 +38,7 @@ class RunReader:
         """
         await self._import(run_id)
         run = await self._states.get(run_id)
-        if run is None:
+        if run is None or not self._has(run.requested):
             raise _no_run(run_id)
         if run.state.finished is not None and run.outputs is None:
             run.outputs = {name: await self._short(run, one) for name, one in run.state.finished.outputs.items()}
@@ -51,10 +57,11 @@ class RunReader:
         return found
 
     async def find_request(self, run_id: str) -> RunRequested | None:
-        """Return the request of a run, or None when the log has none."""
+        """Return the request of a run, or None when the log has none of this project."""
         subject = subjects.run(run_id, "requested")
         record = (await self._log.last([subject])).get(subject)
-        return record.fact if record and isinstance(record.fact, RunRequested) else None
+        found = record.fact if record and isinstance(record.fact, RunRequested) else None
+        return found if found is not None and self._has(found) else None
 
     async def finished(self, run_id: str) -> tuple[int, RunFinished] | None:
         """Return the end of a run and its sequence in the log; None for an unfinished run."""
@@ -80,6 +87,9 @@ class RunReader:
             return await Results(run.requested.run_id, self._log.last).value(value)
         except NoSuchPartError as error:
             raise NotFoundError("A part of the value does not exist", str(error)) from error
+
+    def _has(self, request: RunRequested) -> bool:
+        return self._project in (None, request.project)
 
     async def _short(self, run: FoldedRun, value: Value) -> Value:
         """Resolve a value unless it is a long list."""

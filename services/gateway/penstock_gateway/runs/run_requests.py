@@ -30,7 +30,6 @@ from penstock_core.requests import Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import ConflictError, UnprocessableError
 from penstock_gateway.message_size import check_message_size
-from penstock_gateway.project import PROJECT
 from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.runs.run_reader import RunReader
@@ -41,28 +40,34 @@ _STARTING = 15.0
 
 
 class RunRequests:
-    """Submits runs."""
+    """Submits runs of one project."""
 
     def __init__(
         self,
         bus: Bus,
         log: ArchivedLog,
+        appends: GatheredAppends,
         reader: RunReader,
         versions: PipelineVersions,
         models: Registry,
         artifacts: Artifacts,
         pools: KnownPools,
+        limit_sizes: LimitSizes,
+        project: str,
+        *,
+        started: float,
     ) -> None:
         self._bus = bus
         self._log = log
-        self._appends = GatheredAppends(log)
+        self._appends = appends
         self._reader = reader
         self._versions = versions
         self._models = models
         self._artifacts = artifacts
-        self._limit_sizes = LimitSizes(bus)
+        self._limit_sizes = limit_sizes
         self._known_pools = pools
-        self._started = time.monotonic()
+        self._project = project
+        self._started = started
 
     async def submit(
         self,
@@ -134,7 +139,7 @@ class RunRequests:
         """
         inputs = await model_inputs.resolve(self._models, version, given, earlier)
         target = Target(
-            project=PROJECT,
+            project=self._project,
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limit_sizes.limited_pools() if pools is None else pools,
@@ -152,7 +157,7 @@ class RunRequests:
         """
         if key is None:
             return ids.run_id(time.time_ns() // 1_000_000, os.urandom(10)), None
-        run_id = ids.run_id_from_key(PROJECT, pipeline, key)
+        run_id = ids.run_id_from_key(self._project, pipeline, key)
         requested, deleted = subjects.run(run_id, "requested"), subjects.run(run_id, "deleted")
         known = {subject: record.fact for subject, record in (await self._log.last([requested, deleted])).items()}
         existing = known.get(requested)

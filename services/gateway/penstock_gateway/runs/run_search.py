@@ -11,7 +11,6 @@ from penstock_contracts.api import RunPage, RunSummary, RunValues
 from penstock_core.errors import PenstockError
 from penstock_core.queries import search
 from penstock_core.queries.search import InvalidQueryError, Key, RunQuery
-from penstock_gateway.project import PROJECT
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
 from penstock_gateway.runs.run_values import RunValueReader
@@ -26,6 +25,7 @@ _JSON = ("trigger", "labels")
 
 def parse(
     *,
+    project: str,
     labels: list[str],
     metrics: list[str],
     params: list[str],
@@ -44,7 +44,7 @@ def parse(
         raise InvalidQueryError(f"at most {_FILTER_LIMIT} labels, metrics and parameters together")
     order = search.sort(sort or search.NEWEST)
     return RunQuery(
-        project=PROJECT,
+        project=project,
         labels=tuple(search.label(text) for text in labels),
         metrics=tuple(search.condition(text, numeric=True) for text in metrics),
         params=tuple(search.condition(text) for text in params),
@@ -94,15 +94,14 @@ class RunSearch:
         )
 
     async def has_active_runs(self) -> bool:
-        """Return whether a run has not finished; also if that is unknown, because the read model is behind."""
+        """Return whether a run of any project has not finished; True if the read model is behind, too."""
         try:
-            for state in ("running", "queued"):
-                found = await self.page(RunQuery(project=PROJECT, state=state, limit=1))
-                if found.runs or found.lag:
-                    return True
+            await self._scripts.import_runs()
+            sequence = await self._projector.wait_until_current(PATIENCE)
+            found = await self._read_model.read(lambda model: model.active_runs())
         except PenstockError:
             return True
-        return False
+        return found.any or found.last_seq < sequence
 
 
 def _summary(row: dict[str, Any]) -> RunSummary:

@@ -29,7 +29,6 @@ from penstock_core.shipping import progress, tail
 from penstock_core.shipping.messages import Message, Messages, stored_artifact
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import ConflictError, ContentTooLargeError, NotFoundError, UnprocessableError
-from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.tracked import script_ends, script_facts
 from penstock_gateway.tracked.script_facts import ATTEMPT, InvalidRecordingError
@@ -39,10 +38,11 @@ _ENTRIES_BYTES = 512 * 1024
 
 
 class ScriptRuns:
-    """Records runs of scripts."""
+    """Records runs of scripts in one project."""
 
-    def __init__(self, bus: Bus, log: ArchivedLog, reader: RunReader, artifacts: Artifacts) -> None:
+    def __init__(self, bus: Bus, log: ArchivedLog, reader: RunReader, artifacts: Artifacts, project: str) -> None:
         self._bus = bus
+        self._project = project
         self._log = log
         self._reader = reader
         self._artifacts = artifacts
@@ -55,7 +55,7 @@ class ScriptRuns:
             UnprocessableError: the run is not valid.
         """
         try:
-            made = script_facts.request(ids.check_name(run_id, "run ID"), PROJECT, body, by)
+            made = script_facts.request(ids.check_name(run_id, "run ID"), self._project, body, by)
         except (InvalidRecordingError, InvalidIdError) as error:
             raise UnprocessableError("The run of the script is not valid", str(error)) from error
         await self._check_artifacts(script_facts.about(body.environment, body.source).values())

@@ -19,7 +19,6 @@ from penstock_core.pipeline.ir import Pipeline
 from penstock_gateway.errors import BadReplyError, ConflictError, NotFoundError, UnprocessableError
 from penstock_gateway.http.problems import field_errors, sentence
 from penstock_gateway.message_size import check_message_size
-from penstock_gateway.project import PROJECT
 
 REGISTER_TIMEOUT = 30.0
 
@@ -27,10 +26,11 @@ _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
 
 
 class PipelineVersions:
-    """Registers, lists and gets pipeline versions."""
+    """Registers, lists and gets pipeline versions of one project."""
 
-    def __init__(self, bus: Bus, store: Versions) -> None:
+    def __init__(self, bus: Bus, store: Versions, project: str) -> None:
         self._bus = bus
+        self._project = project
         self._store = store
 
     async def register(self, body: RegisterBody, by: str) -> VersionRegistered:
@@ -48,7 +48,7 @@ class PipelineVersions:
         unknown = [(field, "is unknown") for field in unknown_fields(body.pipeline, _PIPELINE.dump_python(pipeline))]
         if unknown:
             raise UnprocessableError("Invalid pipeline definition", sentence(unknown), errors=unknown)
-        message = orjson.dumps({"project": PROJECT, **body.model_dump(), "by": by})
+        message = orjson.dumps({"project": self._project, **body.model_dump(), "by": by})
         check_message_size(self._bus, len(message), "pass large constants as files or artifacts, or split the pipeline")
         answer = await self._bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
         try:
@@ -60,7 +60,7 @@ class PipelineVersions:
         if reply.version is None:
             raise UnprocessableError("The pipeline cannot be registered", reply.error or "the builder gave no reason")
         return VersionRegistered(
-            project=PROJECT,
+            project=self._project,
             pipeline=str(body.pipeline["name"]),
             version=reply.version,
             created=reply.created,
@@ -71,8 +71,8 @@ class PipelineVersions:
         """Return all versions, or those of one pipeline, oldest first; unreadable ones by name and number."""
         if pipeline is not None:
             ids.check_name(pipeline, "pipeline")
-        published = await self._store.publications(PROJECT, pipeline)
-        found, unreadable = await self._store.list(PROJECT, pipeline)
+        published = await self._store.publications(self._project, pipeline)
+        found, unreadable = await self._store.list(self._project, pipeline)
         summaries = [_summary(version, published.get(version.name)) for version in found]
         return VersionList(versions=summaries, unreadable=unreadable)
 
@@ -87,19 +87,19 @@ class PipelineVersions:
 
     async def publications(self, pipeline: str) -> Publications | None:
         """Return the published versions of a pipeline; None when there are none."""
-        return await self._store.published(PROJECT, pipeline)
+        return await self._store.published(self._project, pipeline)
 
     async def is_experiment(self, pipeline: str, number: int) -> bool:
         """Return whether a version is not published now. That of scripts never is."""
-        return await self._store.is_experiment(PROJECT, pipeline, number)
+        return await self._store.is_experiment(self._project, pipeline, number)
 
     async def exists(self, pipeline: str) -> bool:
         """Return whether a pipeline has a version, published or not."""
-        return await self._store.exists(PROJECT, pipeline)
+        return await self._store.exists(self._project, pipeline)
 
     async def find(self, pipeline: str, number: int) -> Version | None:
         """Return a version, or None when it does not exist."""
-        return await self._store.get(PROJECT, pipeline, number) if 0 < number < 2**53 else None
+        return await self._store.get(self._project, pipeline, number) if 0 < number < 2**53 else None
 
     async def get(self, pipeline: str, number: int | None) -> Version:
         """Return a version, by default the latest published one.
@@ -111,7 +111,7 @@ class PipelineVersions:
         ids.check_name(pipeline, "pipeline")
         if number == script_runs.VERSION:
             raise script_experiment(pipeline)
-        latest = await self._store.latest(PROJECT, pipeline) if number is None else number
+        latest = await self._store.latest(self._project, pipeline) if number is None else number
         if latest is None:
             raise await self._unpublished(pipeline)
         found = await self.find(pipeline, latest)

@@ -29,17 +29,20 @@ PATH = "/v1/answers/"
 
 
 class LinkPages:
-    """Creates links, and serves the pages behind them."""
+    """Creates links, and serves the pages behind them. A link, which is signed, may be to a run of any project."""
 
     def __init__(self, reader: RunReader, answers: Answers, signer: Signer) -> None:
         self._reader = reader
         self._answers = answers
         self._signer = signer
 
-    async def create(self, base: str, run_id: str, key: str, lifetime: float, by: str) -> AnswerLinks:
+    async def create(
+        self, reader: RunReader, base: str, run_id: str, key: str, lifetime: float, by: str
+    ) -> AnswerLinks:
         """Create links to the open question of a step.
 
         Args:
+            reader: of the runs that the principal may see.
             base: URL of the gateway as people reach it.
             run_id: the run.
             key: of the step.
@@ -50,7 +53,7 @@ class LinkPages:
             NotFoundError: the run or the step does not exist.
             ConflictError: it has no open question.
         """
-        step = (await find_step(self._reader, run_id, key)).step
+        step = (await find_step(reader, run_id, key)).step
         fact = answers.question_of(step, key)
         if step is None or step.status is not Status.SUSPENDED:
             raise ConflictError(f"Step {key!r} no longer waits for an answer", "it has finished")

@@ -62,11 +62,12 @@ class OpenQuestions:
                 await self._task
 
     async def list(
-        self, run_id: str | None = None, pipeline: str | None = None, limit: int = PAGE, after: int = 0
+        self, project: str, run_id: str | None = None, pipeline: str | None = None, limit: int = PAGE, after: int = 0
     ) -> QuestionList:
-        """Return open questions of all runs, or of one; oldest first.
+        """Return open questions of all runs of a project, or of one; oldest first.
 
         Args:
+            project: the project.
             run_id: only of this run.
             pipeline: only of this pipeline.
             limit: most questions.
@@ -82,7 +83,7 @@ class OpenQuestions:
         shown: list[Question] = []
         # In sections: ends are looked up only as far as the list goes.
         for start in range(0, len(candidates), PAGE):
-            for entry, name in await self._open(candidates[start : start + PAGE]):
+            for entry, name in await self._open(project, candidates[start : start + PAGE]):
                 if pipeline in (None, name):
                     if len(shown) == limit:
                         return QuestionList(questions=shown, after=after)
@@ -90,8 +91,8 @@ class OpenQuestions:
                     after = entry.seq
         return QuestionList(questions=shown)
 
-    async def _open(self, candidates: Sequence[_Entry]) -> list[tuple[_Entry, str]]:
-        """Return those that are open, with the names of their pipelines."""
+    async def _open(self, project: str, candidates: Sequence[_Entry]) -> list[tuple[_Entry, str]]:
+        """Return those of a project that are open, with the names of their pipelines."""
         facts = [entry.fact for entry in candidates]
         ends = {subjects.finished(*_attempt(fact)) for fact in facts}
         ends |= {subjects.run(fact.run_id, "finished") for fact in facts}
@@ -103,13 +104,14 @@ class OpenQuestions:
                 self._forget(fact)
             else:
                 found.append(entry)
-        names = await self._pipelines({entry.fact.run_id for entry in found})
+        names = await self._pipelines(project, {entry.fact.run_id for entry in found})
         return [(entry, names[entry.fact.run_id]) for entry in found if entry.fact.run_id in names]
 
-    async def _pipelines(self, runs: Iterable[str]) -> dict[str, str]:
+    async def _pipelines(self, project: str, runs: Iterable[str]) -> dict[str, str]:
         records = await self._log.last([subjects.run(run_id, "requested") for run_id in sorted(runs)])
         facts = [record.fact for record in records.values()]
-        return {fact.run_id: fact.pipeline for fact in facts if isinstance(fact, RunRequested)}
+        requests = [fact for fact in facts if isinstance(fact, RunRequested) and fact.project == project]
+        return {fact.run_id: fact.pipeline for fact in requests}
 
     async def _ready(self) -> None:
         if self._task is None:

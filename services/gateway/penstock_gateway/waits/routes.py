@@ -11,8 +11,9 @@ from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
-from penstock_gateway.http.principal import By
+from penstock_gateway.http.principal import By, Project
 from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.waits import open_questions, signed_links
 from penstock_gateway.waits.answers import Answers
@@ -34,15 +35,16 @@ Lifetime = Annotated[
 @router.get("/questions", summary="List open questions", dependencies=[requires(Permission.RUNS_READ)])
 async def list_questions(
     questions: Annotated[OpenQuestions, feature(OpenQuestions)],
+    project: Project,
     run: Annotated[str | None, Query(description="only of this run")] = None,
     pipeline: PipelineFilter = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = open_questions.PAGE,
     after: Annotated[int, Query(ge=0, lt=2**53, description="`after` of an earlier list")] = 0,
 ) -> QuestionList:
-    """Open questions of the steps of all runs, oldest first."""
+    """Open questions of the steps of all runs of the project, oldest first."""
     if pipeline is not None:
         ids.check_name(pipeline, "pipeline")
-    return await questions.list(run, pipeline, limit, after)
+    return await questions.list(project, run, pipeline, limit, after)
 
 
 @router.post(
@@ -66,6 +68,7 @@ async def answer_step(
 )
 async def create_links(
     pages: Annotated[LinkPages, feature(LinkPages)],
+    reader: Annotated[RunReader, feature(RunReader)],
     settings: Annotated[GatewaySettings, feature(GatewaySettings)],
     request: Request,
     by: By,
@@ -74,4 +77,4 @@ async def create_links(
     lifetime: Lifetime = signed_links.LIFETIME,
 ) -> AnswerLinks:
     """Each link permits one answer, and `page` any answer, to that question without the platform's token."""
-    return await pages.create(settings.public_url or str(request.base_url), run_id, key, lifetime, by)
+    return await pages.create(reader, settings.public_url or str(request.base_url), run_id, key, lifetime, by)

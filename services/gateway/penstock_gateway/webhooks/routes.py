@@ -61,6 +61,8 @@ async def _receive(
     receiver: WebhookReceiver, request: Request, response: Response, project: str, name: str, trigger: str | None
 ) -> EventAccepted:
     found = await receiver.trigger(project, name, trigger)
-    accepted = await receiver.receive(name, found, request.headers, await bodies.read_bytes(request, BODY_LIMIT))
+    accepted = await receiver.receive(
+        project, name, found, request.headers, await bodies.read_bytes(request, BODY_LIMIT)
+    )
     response.status_code = 200 if accepted.duplicate else 202
     return accepted

@@ -22,7 +22,6 @@ from penstock_core.errors import UnavailableError
 from penstock_gateway import named_secrets
 from penstock_gateway.errors import UnprocessableError, UnverifiedError
 from penstock_gateway.http import bodies
-from penstock_gateway.project import PROJECT
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -37,8 +36,8 @@ class WebhookReceiver:
 
     async def trigger(self, project: str, name: str, trigger: str | None) -> WebhookTrigger | None:
         """Return the webhook trigger of a deployment, the only one if none is named; None if there is no such one."""
-        deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
-        definition = deployment.current.definition if deployment is not None and deployment.current else None
+        deployment = await self._deployments.get(project, name)
+        definition = deployment.current.definition if deployment.current else None
         found = [
             one
             for one in (definition.triggers if definition is not None else ())
@@ -51,7 +50,7 @@ class WebhookReceiver:
         return None
 
     async def receive(
-        self, deployment: str, trigger: WebhookTrigger | None, headers: Mapping[str, str], body: bytes
+        self, project: str, deployment: str, trigger: WebhookTrigger | None, headers: Mapping[str, str], body: bytes
     ) -> EventAccepted:
         """Verify a delivery and store its event.
 
@@ -59,7 +58,8 @@ class WebhookReceiver:
         could find out which deployments have webhooks.
 
         Args:
-            deployment: name of the deployment.
+            project: of the deployment.
+            deployment: its name.
             trigger: its webhook; None if there is none at the path.
             headers: of the request, with lower-case names.
             body: of the request.
@@ -87,7 +87,7 @@ class WebhookReceiver:
                 f"{trigger.provider.value}",
             )
             raise _unverified()
-        event = self._event(deployment, trigger, headers, body)
+        event = self._event(project, deployment, trigger, headers, body)
         sequence, duplicate = await self._events.publish(event)
         return EventAccepted(
             id=event.id,
@@ -98,7 +98,9 @@ class WebhookReceiver:
             duplicate=duplicate,
         )
 
-    def _event(self, deployment: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes) -> Event:
+    def _event(
+        self, project: str, deployment: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
+    ) -> Event:
         whole = bodies.parse_json(_json(headers, body))
         subject = event_subject(deployment, trigger.name)
         origin = f"penstock/webhooks/{subject}"
@@ -113,7 +115,7 @@ class WebhookReceiver:
                 "subject": subject,
                 **({"omitted": ",".join(omitted)} if omitted else {}),
             }
-            return event_codec.event(PROJECT, attributes, data)
+            return event_codec.event(project, attributes, data)
         except InvalidDeliveryError as error:
             raise UnprocessableError("The webhook cannot be read", str(error)) from error
         except InvalidEventError as error:

@@ -1,11 +1,12 @@
 """`access.TokenStore` in a bucket.
 
-Keys, for the token `ci` or the token `web` of the endpoint `nightly`:
+Keys, for the token `ci` or the token `web` of the endpoint `nightly` in the project `default`:
 
 - `by-digest.{digest}`: the record. The token is accepted exactly while this key exists.
-- `by-name.ci`, `by-name.nightly.web`: the record, written after the first key and deleted after it. So a name that is
-  listed can be revoked, and what a crash leaves half done is a token that nobody knows or that is no longer accepted.
-- `used.ci`, `used.nightly.web`: when it was used last.
+- `by-name.ci`, `by-name.default.nightly.web`: the record, written after the first key and deleted after it. So a name
+  that is listed can be revoked, and what a crash leaves half done is a token that nobody knows or that is no longer
+  accepted.
+- `used.ci`, `used.default.nightly.web`: when it was used last.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class NatsTokens:
         record = orjson.dumps(dataclasses.asdict(token))
         digest_key = f"by-digest.{token.digest}"
         await self._bucket.put(digest_key, record)
-        if await self._bucket.put(f"by-name.{_path(token.name, token.endpoint)}", record, revision=0) is None:
+        if await self._bucket.put(f"by-name.{token.full_name.replace('/', '.')}", record, revision=0) is None:
             await self._bucket.purge(digest_key)
             return False
         return True
@@ -78,7 +79,7 @@ class NatsTokens:
 
 
 def _path(name: str, endpoint: str) -> str:
-    return f"{endpoint}.{name}" if endpoint else name
+    return f"{endpoint.replace('/', '.')}.{name}" if endpoint else name
 
 
 def _read(entry: Entry) -> AccessToken:
