@@ -69,11 +69,13 @@ class Platform:
     def bus(self) -> Bus:
         return self.context.bus
 
-    async def add_version(self, pipeline: ir.Pipeline, number: int = 1, *, publish: bool = True) -> None:
+    async def add_version(
+        self, pipeline: ir.Pipeline, number: int = 1, *, publish: bool = True, project: str = "default"
+    ) -> None:
         """Store a version in the bucket as the builder does; `publish` makes it the latest published one."""
         environment = commands.EnvironmentInfo(version="3.11", digest="0" * 64)
         version = commands.Version(
-            project="default",
+            project=project,
             name=pipeline.name,
             version=number,
             digest="1" * 64,
@@ -83,18 +85,19 @@ class Platform:
             registered_at=1_700_000_000.0,
         )
         bucket = Bucket(self.bus, subjects.VERSIONS_BUCKET)
-        await bucket.put(key("default", pipeline.name, number), pack(version))
-        await bucket.put(highest_key("default", pipeline.name), str(number).encode())
+        await bucket.put(key(project, pipeline.name, number), pack(version))
+        await bucket.put(highest_key(project, pipeline.name), str(number).encode())
         if publish:
-            known = await Versions(self.bus).published("default", pipeline.name)
+            known = await Versions(self.bus).published(project, pipeline.name)
             versions = (known.versions if known else {}) | {number: commands.Publication(at=0.0, by="ada")}
             body = commands.Publications(latest=number, versions=versions).model_dump_json().encode()
-            await bucket.put(published_key("default", pipeline.name), body)
+            await bucket.put(published_key(project, pipeline.name), body)
 
     async def request(self, pipeline: str = "chain", **more: Any) -> str:
         """Append the request of a run, as a trigger would; return the run's id."""
         fields = {"run_id": f"run-{next(_NUMBERS)}", "requested_at": 1_700_000_000.0, "version": 1} | more
-        await self.log.append([RunRequested(project="default", pipeline=pipeline, inputs={"n": Inline(1)}, **fields)])
+        fields = {"project": "default"} | fields
+        await self.log.append([RunRequested(pipeline=pipeline, inputs={"n": Inline(1)}, **fields)])
         return fields["run_id"]
 
     async def run_step(self, run_id: str, step: str, outputs: dict[str, Value] | None = None, **more: Any) -> None:

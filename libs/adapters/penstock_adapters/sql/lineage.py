@@ -27,7 +27,9 @@ _SIDES = {"up": (_MADE, _READ), "down": (_READ, _MADE)}
 
 
 def lineage(database: Database, project: str, sha256: str) -> Row | None:
-    """Return the artifact with `up`, the attempts that made it, and `down`, those that used it; None if unknown.
+    """Return the artifact with `up`, the attempts that made it, and `down`, those that used it.
+
+    None if no run of the project refers to it.
 
     Both are lists of attempts, nearest first, each with its run's pipeline and version and what it read and made.
     `whole` is False where attempts were omitted.
@@ -35,13 +37,24 @@ def lineage(database: Database, project: str, sha256: str) -> Row | None:
     with engine.errors("the lineage cannot be read"), database.read.begin() as connection:
         names = [str(column.name) for column in tables.artifacts.c]
         found = connection.execute(sa.select(tables.artifacts).where(tables.artifacts.c.sha256 == sha256)).first()
-        if found is None:
+        if found is None or not is_used(connection, project, sha256):
             return None
         row: Row = dict(zip(names, found, strict=True)) | {"whole": True}
         for side, (near, far) in _SIDES.items():
             row[side], whole = _side(connection, project, sha256, near, far)
             row["whole"] = row["whole"] and whole
         return row
+
+
+def is_used(connection: sa.Connection, project: str, sha256: str) -> bool:
+    """Return whether a run of a project read or made an artifact."""
+    used = (
+        sa.select(_USES.seq)
+        .join_from(tables.uses, tables.runs, _USES.run_id == _RUNS.run_id)
+        .where(_USES.sha256 == sha256, _RUNS.project == project)
+        .limit(1)
+    )
+    return connection.execute(used).first() is not None
 
 
 def _side(

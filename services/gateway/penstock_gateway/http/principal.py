@@ -16,7 +16,18 @@ _KEY = "penstock.grant"
 _PROJECT = "penstock.project"
 _HEADER = "penstock-project"
 
-_DEFAULT_ONLY = frozenset({"list_limits", "read_limit", "put_limit", "delete_limit"})
+_DEFAULT_ONLY = frozenset(
+    {
+        "list_limits",
+        "read_limit",
+        "put_limit",
+        "delete_limit",
+        "head_artifact",
+        "get_artifact",
+        "get_preview",
+        "put_artifact",
+    }
+)
 """Operations that do not keep projects apart yet."""
 
 

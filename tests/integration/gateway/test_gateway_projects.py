@@ -1,0 +1,175 @@
+"""Projects: no operation shows, changes or reveals anything of a project to the principals of another one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_platform import Answer, Http, Platform, chain, read_head
+from test_gateway_models import trained
+
+from penstock_core.facts import StepSuspended
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "proto" / "openapi.json").read_text())
+OTHER = "other"
+MARK = "hush"
+"""Part of all names in the project `default` that the project `other` must not see."""
+
+ENDLESS = {"GET /v1/events/stream"}
+SHARED = {"GET /v1/environments/locks/{sha256}"}
+"""Operations on what has no project."""
+
+UNKNOWN = "unknown"
+NO_ROLE = re.compile("has no role in (project 'default'|all projects)")
+
+
+async def _token(http: Http, name: str, **body: Any) -> str:
+    answer = await http("POST", "/v1/tokens", {"name": name, **body}, headers={"penstock-project": OTHER})
+    assert answer.status == 201, answer.body
+    return answer.json()["token"]
+
+
+async def _filled(platform: Platform, http: Http) -> dict[str, str]:
+    """Fill the project `default`."""
+    await platform.add_version(chain(f"{MARK}-pipeline"))
+    ask = ir.StepSpec(name="ask", kind=ir.Kind.ASK, entrypoint="", inputs=(ir.Port(name="question", type="str"),))
+    await platform.add_version(
+        ir.Pipeline(name=f"{MARK}-asks", steps={"ask": ask}, nodes=(ir.Node(key="ask", step="ask"),))
+    )
+    run_id = await trained(platform, b"hush", params={"secret": MARK})
+    asking = await platform.request(f"{MARK}-asks", requested_at=time.time())
+    question = {"question": Inline(f"{MARK}?"), "choices": Inline(["yes"])}
+    await platform.log.append([StepSuspended(run_id=asking, key="ask", attempt=1, kind=ir.Kind.ASK, inputs=question)])
+    triggers = [
+        {"kind": "event", "name": "on", "types": [f"com.{MARK}"], "inputs": {"n": "data.n"}},
+        {"kind": "endpoint", "name": "call"},
+    ]
+    days = {"by": "day", "start": "2026-01-01", "end": "2026-01-05", "inputs": {"label": "key"}}
+    definition = {"pipeline": f"{MARK}-pipeline", "inputs": {"n": 1}, "triggers": triggers, "partitions": days}
+    answer = await http("PUT", f"/v1/deployments/{MARK}", {"definition": definition})
+    if answer.status != 200:
+        definition.pop("partitions")
+        answer = await http("PUT", f"/v1/deployments/{MARK}", {"definition": definition})
+    assert answer.status == 200, answer.body
+    event = {"type": f"com.{MARK}", "source": f"/{MARK}", "id": "1", "data": {"missing": 5}}
+    sent = (await http("POST", "/v1/events", event)).json()
+    letter = await _letter(http)
+    model = {"run_id": run_id, "step": "double", "alias": "champion"}
+    assert (await http("POST", f"/v1/models/{MARK}/versions", model)).status == 201
+    assert (await http("POST", "/v1/tokens", {"name": MARK, "role": "viewer"})).status == 201
+    token = await http("POST", f"/v1/deployments/{MARK}/tokens", {"name": MARK})
+    assert token.status == 201, token.body
+    sha256 = await platform.store.put_bytes(b"hush")
+    return {
+        "run_id": run_id,
+        "run": asking,
+        "runs": f"{run_id},{asking}",
+        "name": MARK,
+        "pipeline": f"{MARK}-pipeline",
+        "deployment": MARK,
+        "event": str(sent["sequence"]),
+        "which": run_id,
+        "number": str(letter),
+        "sha256": sha256,
+        "token": MARK,
+        "alias": "champion",
+        "version": "1",
+        "key": "double",
+        "step": "double",
+        "job": "0" * 16,
+        "id": MARK,
+        "project": "default",
+        "request_id": "1-1",
+        "trigger": "on",
+    }
+
+
+async def _letter(http: Http) -> int:
+    deadline = time.monotonic() + 60
+    while not (found := (await http("GET", "/v1/dead-letters")).json()["dead_letters"]):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    return found[0]["id"]
+
+
+def _operations() -> dict[str, tuple[str, str, list[dict[str, Any]]]]:
+    """Return method, path and parameters of each operation that needs a permission, by its label."""
+    found: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            if any(one["token"] for one in operation.get("security", [])):
+                found[f"{method.upper()} {path}"] = method.upper(), path, operation.get("parameters", [])
+    return found
+
+
+OPERATIONS = _operations()
+
+
+def _url(path: str, parameters: list[dict[str, Any]], values: dict[str, str]) -> str:
+    for one in parameters:
+        if one["in"] == "path":
+            path = path.replace(f"{{{one['name']}}}", values[one["name"]])
+    required = [one["name"] for one in parameters if one["in"] == "query" and one["required"]]
+    return f"{path}?{'&'.join(f'{name}={values[name]}' for name in required)}" if required else path
+
+
+def _without_names(text: str, values: dict[str, str]) -> str:
+    """Return an answer without the names that the request had in it."""
+    for value in sorted({*values.values()} - {"1", "yes"}, key=len, reverse=True):
+        text = text.replace(value, "…")
+    return re.sub(r"[0-9a-f]{12,}|\d+(\.\d+)?", "…", text)
+
+
+async def _answer(http: Http, method: str, url: str, token: str, **headers: str) -> Answer:
+    body = {} if method in ("POST", "PUT") else None
+    reader, writer = await http.open(method, url, body, token=token, headers=headers)
+    async with asyncio.timeout(30):
+        status, received = await read_head(reader)
+        if "event-stream" in received.get("content-type", ""):
+            writer.close()
+            return Answer(status, received, b"(a stream)")
+        if method == "HEAD" or status == 204:
+            return Answer(status, received, b"")
+        if received.get("transfer-encoding") == "chunked":
+            return Answer(status, received, b"(chunks)")
+        return Answer(status, received, await reader.readexactly(int(received["content-length"])))
+
+
+async def test_no_operation_shows_anything_of_another_project(platform: Platform, http: Http) -> None:
+    values = await _filled(platform, http)
+    nothing = {name: UNKNOWN for name in values} | {
+        "sha256": "0" * 64, "number": "1000000", "event": str(2**40), "version": "7", "runs": f"{UNKNOWN},{UNKNOWN}-2",
+        "project": OTHER, "job": "1" * 16, "alias": "champion", "request_id": "2-2", "key": "double", "step": "double",
+        "trigger": "on",
+    }  # fmt: skip
+    token = await _token(http, "outsider", role="admin")
+    wrong: list[str] = []
+    for label, (method, path, parameters) in OPERATIONS.items():
+        # Without the header, or in a path of the other project: there is no role in `default`.
+        answer = await _answer(http, method, _url(path, parameters, values), token)
+        if answer.status != 403 or (method != "HEAD" and not NO_ROLE.search(_text(answer))):
+            wrong.append(f"{label} in default: {answer.status} {_text(answer)}")
+        if label in ENDLESS | SHARED:
+            continue
+        mine = {"penstock-project": OTHER}
+        known = await _answer(http, method, _url(path, parameters, values | {"project": OTHER}), token, **mine)
+        absent = await _answer(http, method, _url(path, parameters, nothing), token, **mine)
+        if _text(known).startswith(("(", "{", "[")) and known.status < 300 and MARK in _text(known):
+            wrong.append(f"{label}: shows {_text(known)}")
+        same = _without_names(_text(known), values | {"project": OTHER}) == _without_names(_text(absent), nothing)
+        if known.status != absent.status or (known.status >= 300 and not same):
+            wrong.append(f"{label}: {known.status} {_text(known)}\n  unlike {absent.status} {_text(absent)}")
+    assert wrong == [], "\n".join(wrong)
+
+
+def _text(answer: Answer) -> str:
+    return answer.body.decode(errors="replace")
