@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock_adapters.commands import masked
 from penstock_adapters.uv import resolver
-from penstock_adapters.uv.command import EnvironmentBuildError, Indexes, masked
+from penstock_adapters.uv.command import EnvironmentBuildError, Indexes
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.environments.lock import EnvironmentLock

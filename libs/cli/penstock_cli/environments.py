@@ -56,6 +56,8 @@ def show(
     for name, found in environments.items():
         used = ", ".join(step for step, environment in steps.items() if environment == name) or "none"
         output.line(f"{name}: Python {found['version']}, lock {found['digest'][:12]}, steps: {used}")
+        if found.get("image"):
+            output.line(f"image {found['image']}")
         output.table(["package", "version"], [(package, text) for package, text in sorted(found["packages"].items())])
 
 

@@ -59,8 +59,15 @@ class LeaseHolder(_Model):
 class LockedEnvironment(EnvironmentInfo):
     """An environment that a pipeline declares, after it was resolved: `digest` is the SHA-256 of its lock."""
 
+    image: str = Field(default="", max_length=1000, description="its image by digest, for pods; empty: none was built")
+    image_only: bool = Field(default=False, description="whether it is in the image only, and cannot be installed")
+
     index: str = Field(default="", max_length=1000, description="URL of the package index, if it is not the default")
     extra_indexes: list[str] = Field(default_factory=list[str], max_length=100)
+
+    def content(self) -> str:
+        """Return the SHA-256 that identifies what steps find in it: the digest of its image, or that of its lock."""
+        return self.image.rpartition("@sha256:")[2] or self.digest
 
 
 class InterpreterHint(_Model):

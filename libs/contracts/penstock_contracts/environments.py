@@ -9,9 +9,20 @@ from pydantic import BaseModel, Field
 from penstock_contracts.bodies import RequestBody
 from penstock_contracts.commands import LockedEnvironment
 from penstock_core.environments.declaration import FILE, LINES, EnvironmentDeclaration
+from penstock_core.environments.image_options import DOCKERFILE, REFERENCE, SYSTEM, ImageOptions
 from penstock_core.ids import NAME_PATTERN
 
 _Lines = Field(default_factory=list[str], max_length=LINES)
+
+
+class ImageBody(RequestBody):
+    """How the image of an environment is made, for pods; `base`, `dockerfile` and `image` exclude each other."""
+
+    base: str = Field(default="", max_length=REFERENCE, description="image to install the environment on")
+    system: list[str] = Field(default_factory=list[str], max_length=SYSTEM, description="packages for apt-get")
+    dockerfile: str = Field(default="", max_length=DOCKERFILE, description="Dockerfile of the base")
+    image: str = Field(default="", max_length=REFERENCE, description="a complete image: NAME@sha256:…")
+    platforms: list[str] = Field(default_factory=list[str], max_length=20, description="such as linux/arm64")
 
 
 class DeclarationBody(RequestBody):
@@ -30,6 +41,7 @@ class DeclarationBody(RequestBody):
     pyproject: str = Field(default="", max_length=FILE, description="content of pyproject.toml, for uv.lock")
     uv_lock: str = Field(default="", max_length=FILE, description="content of uv.lock")
     extras: list[str] = Field(default_factory=list[str], max_length=100)
+    image: ImageBody = Field(default_factory=ImageBody)
     refresh: bool = False
 
     def declaration(self) -> EnvironmentDeclaration:
@@ -48,6 +60,13 @@ class DeclarationBody(RequestBody):
             pyproject=self.pyproject,
             uv_lock=self.uv_lock,
             extras=tuple(self.extras),
+            image=ImageOptions(
+                base=self.image.base,
+                system=tuple(self.image.system),
+                dockerfile=self.image.dockerfile,
+                image=self.image.image,
+                platforms=tuple(self.image.platforms),
+            ),
         )
 
 

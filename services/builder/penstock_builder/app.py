@@ -6,6 +6,9 @@ import time
 
 import orjson
 
+from penstock_adapters.images.engines import BuildKit, Docker
+from penstock_adapters.images.environment_images import EnvironmentImages
+from penstock_adapters.images.registry import Registry
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
@@ -90,6 +93,7 @@ class BuilderApp:
             context.bus,
             Versions(context.bus),
             self._installed if settings.install_environments else None,
+            _images(settings),
             settings.build_timeout,
             lambda delivery, error: context.park(delivery.subject, delivery.data, error, delivery.stream_seq),
         )
@@ -115,6 +119,28 @@ class BuilderApp:
     def ready(self) -> bool:
         """Whether requests can come in."""
         return self._bus.client.is_connected and self._worker.ready()
+
+
+def _images(settings: BuilderSettings) -> EnvironmentImages | None:
+    """Return what makes images; None if no repository for them is configured."""
+    repository = settings.images_repository.strip("/")
+    if not repository:
+        return None
+    insecure, address = settings.images_insecure, settings.images_address
+    engine = (
+        Docker(address)
+        if settings.images_engine == "docker"
+        else BuildKit(
+            address,
+            insecure=insecure,
+            cache=f"{repository}:buildcache" if settings.images_cache else "",
+            provenance=settings.images_provenance,
+            sbom=settings.images_sbom,
+        )
+    )
+    registry = Registry(repository.partition("/")[0] if insecure else "")
+    platforms = [name.strip() for name in settings.images_platforms.split(",") if name.strip()]
+    return EnvironmentImages(engine, registry, repository, settings.images_base, platforms, settings.build_timeout)
 
 
 def build(context: ServiceContext, settings: BuilderSettings) -> BuilderApp:

@@ -1,4 +1,4 @@
-"""Builds environments: resolves a declaration to a lock, and installs it on this machine.
+"""Builds environments: resolves a declaration to a lock, installs it on this machine, and makes its image.
 
 In: `requested` facts of builds, which the builders share. Out: lines of the log, and `finished`, once for each build.
 
@@ -16,11 +16,14 @@ from collections.abc import Awaitable, Callable
 
 import pydantic
 
+from penstock_adapters.commands import Log
+from penstock_adapters.images.build_errors import ImageBuildError
+from penstock_adapters.images.environment_images import EnvironmentImages
 from penstock_adapters.nats.buckets.versions import Versions, VersionTooLargeError
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.uv import resolver
-from penstock_adapters.uv.command import EnvironmentBuildError, Log
+from penstock_adapters.uv.command import EnvironmentBuildError
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_contracts import subjects
 from penstock_contracts.commands import LockedEnvironment
@@ -41,6 +44,11 @@ _LOG_LINES = 200
 _MOST_LINES = 20_000
 """Lines of one build that are stored; a build script can print without end."""
 
+_NO_REPOSITORY = (
+    "its Dockerfile is the whole environment, but the builder makes no images: set PENSTOCK_IMAGES_REPOSITORY of the "
+    "builder, or declare requirements"
+)
+
 Park = Callable[[Delivery, str], Awaitable[None]]
 
 
@@ -51,16 +59,24 @@ class EnvironmentBuilds:
         bus: the connection.
         versions: where locks are stored.
         installed: the environments of this machine; None: they are resolved only.
+        images: makes their images; None: no registry is configured.
         timeout: seconds until a build is given up.
         park: puts an unreadable request into the dead-letter stream.
     """
 
     def __init__(
-        self, bus: Bus, versions: Versions, installed: VirtualEnvironments | None, timeout: float, park: Park
+        self,
+        bus: Bus,
+        versions: Versions,
+        installed: VirtualEnvironments | None,
+        images: EnvironmentImages | None,
+        timeout: float,
+        park: Park,
     ) -> None:
         self._bus = bus
         self._versions = versions
         self._installed = installed
+        self._images = images
         self._timeout = timeout
         self._park = park
 
@@ -90,7 +106,7 @@ class EnvironmentBuilds:
         async with _Lines(self._bus, f"{prefix}.log") as log:
             try:
                 finished = EnvironmentFinished(environment=await self._build(request.declaration, log.add))
-            except (EnvironmentBuildError, VersionTooLargeError) as error:
+            except (EnvironmentBuildError, ImageBuildError, VersionTooLargeError) as error:
                 finished = EnvironmentFinished(error=str(error))
             except TimeoutError:
                 finished = EnvironmentFinished(
@@ -107,10 +123,18 @@ class EnvironmentBuilds:
             await self._installed.remove_unused()
 
     async def _build(self, declaration: EnvironmentDeclaration, log: Log) -> LockedEnvironment:
+        options = declaration.image
+        image_only = bool(options.image or options.dockerfile) and not declaration.installs
         async with asyncio.timeout(self._timeout):
             lock = await resolver.resolve(declaration, log, self._timeout)
-            if self._installed is not None:
-                await self._installed.install(lock, resolver.indexes(declaration), log)
+            indexes = resolver.indexes(declaration)
+            if self._installed is not None and not image_only:
+                await self._installed.install(lock, indexes, log)
+            image = options.image
+            if self._images is not None:
+                image = await self._images.make(lock, options, indexes, log)
+            elif image_only and not image:
+                raise ImageBuildError(_NO_REPOSITORY)
         await self._versions.keep_lock(lock)
         return LockedEnvironment(
             version=declaration.python,
@@ -118,6 +142,8 @@ class EnvironmentBuilds:
             packages=lock.versions(),
             index=declaration.index,
             extra_indexes=list(declaration.extra_indexes),
+            image=image,
+            image_only=image_only,
         )
 
     async def _append(self, subject: str, finished: EnvironmentFinished) -> None:

@@ -219,5 +219,5 @@ def _environments(command: RegisterVersion) -> str | list[object]:
     """Return what identifies the environments: that of the registrant counts only where a step runs in it."""
     functions = [spec for spec in command.pipeline.steps.values() if spec.kind is Kind.FUNCTION]
     own = command.environment.digest if any(spec.environment is None for spec in functions) or not functions else ""
-    declared = {name: found.digest for name, found in command.environments.items()}
+    declared = {name: found.content() for name, found in command.environments.items()}
     return [own, declared] if declared else own

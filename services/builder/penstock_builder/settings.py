@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from penstock_servicekit.settings import ServiceSettings
@@ -15,3 +17,31 @@ class BuilderSettings(ServiceSettings):
     )
     builds: int = Field(default=2, ge=1, le=100, description="environments that a builder builds at the same time")
     build_timeout: float = Field(default=1800.0, gt=0, description="seconds until a build is given up")
+    images_repository: str = Field(
+        default="",
+        description="where images of declared environments are pushed, such as registry.example/team/environments; "
+        "empty: none are built",
+    )
+    images_engine: Literal["buildkit", "docker"] = Field(
+        default="buildkit", description="what builds images: BuildKit with buildctl, or a Docker-compatible engine"
+    )
+    images_address: str = Field(
+        default="", description="address of buildkitd or of the engine; empty: the default of buildctl and docker"
+    )
+    images_base: str = Field(
+        default="python:{python}-slim",
+        description="image that environments are installed on, if they declare none; {python} is the minor version",
+    )
+    images_platforms: str = Field(
+        default="", description="platforms of images, separated by commas, such as linux/amd64,linux/arm64"
+    )
+    images_insecure: bool = Field(default=False, description="whether the registry is reached by HTTP")
+    images_cache: bool = Field(
+        default=True, description="whether BuildKit keeps the cache of builds in the registry, with the tag buildcache"
+    )
+    images_provenance: bool = Field(
+        default=True, description="whether images have an attestation of how BuildKit made them"
+    )
+    images_sbom: str = Field(
+        default="", description="image of a scanner with which BuildKit attests the content (SBOM); empty: none"
+    )

@@ -54,7 +54,7 @@ class Sources:
         """
         version = await self._version(attempt)
         if attempt.environment:
-            return self._locked(version, attempt).digest, version.source
+            return self._locked(version, attempt).content(), version.source
         return (await self._interpreters.find(version.environment)).digest, version.source
 
     def _locked(self, version: Version, attempt: AttemptRequested) -> LockedEnvironment:
@@ -83,6 +83,11 @@ class Sources:
         modules = ""
         if attempt.environment:
             locked = self._locked(version, attempt)
+            if locked.image_only:
+                raise WorkplaceError(
+                    f"environment {attempt.environment!r} is an image, which executors of processes cannot use: run "
+                    "the step in a pool of pods, or declare requirements"
+                )
             interpreter, modules = await self._declared.find(locked), str(await self._declared.modules())
         else:
             interpreter = await self._interpreters.find(version.environment)

@@ -10,14 +10,16 @@ from typing import Any
 import orjson
 import pytest
 
+from penstock_adapters.commands import Log
+from penstock_adapters.images.build_errors import ImageBuildError
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.uv import resolver
-from penstock_adapters.uv.command import Log
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_builder import environment_builds
 from penstock_builder.environment_builds import EnvironmentBuilds
 from penstock_contracts.environments import EnvironmentRequested
 from penstock_core.environments.declaration import EnvironmentDeclaration
+from penstock_core.environments.image_options import ImageOptions
 from penstock_core.environments.lock import EnvironmentLock, LockedPackage
 
 
@@ -58,7 +60,7 @@ class Quick(VirtualEnvironments):
 
 
 async def build(platform: Platform, installed: VirtualEnvironments | None, *names: str) -> None:
-    builds = EnvironmentBuilds(platform, platform, installed, 60, park)  # type: ignore[arg-type]
+    builds = EnvironmentBuilds(platform, platform, installed, None, 60, park)  # type: ignore[arg-type]
     for name in names:
         declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=(name,))
         data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
@@ -73,8 +75,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def resolve(declaration: EnvironmentDeclaration, log: Log, timeout: float) -> EnvironmentLock:
         for line in printed:
             log(line)
-        package = LockedPackage(name=declaration.requirements[0], version="1", hashes=("sha256:0",))
-        return EnvironmentLock(python=declaration.python, packages=(package,))
+        packages = (LockedPackage(name=one, version="1", hashes=("sha256:0",)) for one in declaration.requirements)
+        return EnvironmentLock(python=declaration.python, packages=tuple(packages))
 
     monkeypatch.setattr(resolver, "resolve", resolve)
     return printed
@@ -109,8 +111,47 @@ async def test_a_build_that_cannot_be_handled_fails_instead_of_building_for_ever
     platform = Platform()
     declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=("a",))
     request = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
-    builds = EnvironmentBuilds(platform, platform, None, 60, park)  # type: ignore[arg-type]
+    builds = EnvironmentBuilds(platform, platform, None, None, 60, park)  # type: ignore[arg-type]
     delivery: Any = SimpleNamespace(subject="builds.a.requested", data=data or request, delivered=delivered)
     await builds.handle(delivery)
     (finished,) = platform.bodies("builds.a.finished")
     assert error in finished["error"] and finished["environment"] is None
+
+
+class Images:
+    """Makes images, or fails."""
+
+    def __init__(self, error: str = "") -> None:
+        self.error = error
+
+    async def make(self, lock: EnvironmentLock, options: ImageOptions, indexes: object, log: Log) -> str:
+        if self.error:
+            raise ImageBuildError(self.error)
+        return options.image or f"registry.example/e@sha256:{lock.digest()}"
+
+
+async def finished(images: Images | None, *requirements: str, **options: str) -> Any:
+    platform = Platform()
+    image = ImageOptions(**options)  # type: ignore[arg-type]
+    declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=requirements, image=image)
+    data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
+    builds = EnvironmentBuilds(platform, platform, None, images, 60, park)  # type: ignore[arg-type]
+    await builds.handle(SimpleNamespace(subject="builds.a.requested", data=data, delivered=1))  # type: ignore[arg-type]
+    (found,) = platform.bodies("finished")
+    return found
+
+
+async def test_an_environment_has_its_image_by_digest(lines: list[str]) -> None:
+    found = (await finished(Images(), "a"))["environment"]
+    assert found["image"] == f"registry.example/e@sha256:{found['digest']}" and not found["image_only"]
+    assert (await finished(None, "a"))["environment"]["image"] == ""
+    assert (await finished(Images("RUN false failed"), "a"))["error"] == "RUN false failed"
+
+
+async def test_an_image_or_a_dockerfile_can_be_the_whole_environment(lines: list[str]) -> None:
+    pinned = "registry.example/own@sha256:" + "a" * 64
+    for images in (None, Images()):
+        found = (await finished(images, image=pinned))["environment"]
+        assert found["image"] == pinned and found["image_only"] and found["packages"] == {}
+    assert (await finished(Images(), dockerfile="FROM a"))["environment"]["image_only"]
+    assert "PENSTOCK_IMAGES_REPOSITORY" in (await finished(None, dockerfile="FROM a"))["error"]

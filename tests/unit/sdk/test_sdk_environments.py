@@ -108,3 +108,15 @@ def test_wrong_arguments_are_refused_at_the_users_line(make: Any, reason: str) -
     with pytest.raises(DefinitionError, match=reason) as caught:
         make()
     assert "test_sdk_environments.py:" in str(caught.value)
+
+
+def test_options_of_the_image(tmp_path: Path) -> None:
+    found = declared(base="python:3.12-slim", system=["libgomp1"], platforms=["linux/arm64"]).image
+    assert (found.base, found.system, found.platforms) == ("python:3.12-slim", ("libgomp1",), ("linux/arm64",))
+    (tmp_path / "Dockerfile").write_text("FROM a\n")
+    assert declared(dockerfile=tmp_path / "Dockerfile").image.dockerfile == "FROM a\n"
+    with pytest.raises(DefinitionError, match="has no FROM"):
+        (tmp_path / "Dockerfile").write_text("RUN a\n")
+        declared(dockerfile=tmp_path / "Dockerfile")
+    with pytest.raises(DefinitionError, match="Dockerfile"):
+        declared(dockerfile=tmp_path / "missing" / "Dockerfile")

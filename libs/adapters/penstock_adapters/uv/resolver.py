@@ -7,8 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from penstock_adapters.commands import Log
 from penstock_adapters.uv import command
-from penstock_adapters.uv.command import EnvironmentBuildError, Indexes, Log
+from penstock_adapters.uv.command import EnvironmentBuildError, Indexes
 from penstock_core.environments import lock
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.environments.lock import EnvironmentLock, InvalidLockError

@@ -17,8 +17,9 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from penstock_adapters.commands import Log
 from penstock_adapters.uv import command
-from penstock_adapters.uv.command import EnvironmentBuildError, Indexes, Log
+from penstock_adapters.uv.command import EnvironmentBuildError, Indexes
 from penstock_core.environments.lock import EnvironmentLock
 from penstock_core.errors import UnavailableError
 

@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import field
 from typing import ClassVar
 
 from penstock_core import ids
+from penstock_core.environments.image_options import ImageOptions
 from penstock_core.errors import PenstockError
 from penstock_core.frozen import frozen
 
@@ -48,6 +50,7 @@ class EnvironmentDeclaration:
         extra_indexes: URLs of further indexes.
         pyproject, uv_lock: contents of these files; if given, the environment is what `uv.lock` locks.
         extras: optional dependencies of the project in `pyproject`.
+        image: how the image for pods is made.
 
     Raises:
         InvalidDeclarationError: a part is not valid.
@@ -62,6 +65,7 @@ class EnvironmentDeclaration:
     pyproject: str = ""
     uv_lock: str = ""
     extras: tuple[str, ...] = ()
+    image: ImageOptions = field(default_factory=ImageOptions)
 
     def __post_init__(self) -> None:
         ids.check_name(self.name, "environment")
@@ -80,8 +84,14 @@ class EnvironmentDeclaration:
             self.pyproject,
             self.uv_lock,
             sorted(self.extras),
+            self.image.identity(),
         ]
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def installs(self) -> bool:
+        """Whether distributions are to be installed; otherwise an image can be the whole environment."""
+        return bool(self.requirements or self.uv_lock)
 
     def _problems(self) -> Iterator[str]:
         if not _PYTHON.match(self.python):
@@ -95,6 +105,9 @@ class EnvironmentDeclaration:
             if index and (problem := _index_problem(index)) is not None:
                 yield problem
         yield from self._file_problems()
+        yield from self.image.problems()
+        if self.image.image and self.installs:
+            yield "an image by digest contains everything: leave requirements and project out, or use base=…"
 
     def _file_problems(self) -> Iterator[str]:
         if max(len(self.pyproject), len(self.uv_lock)) > FILE:

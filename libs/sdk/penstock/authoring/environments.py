@@ -6,12 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penstock import tracebacks
 from penstock.authoring import options
 from penstock_core.environments.declaration import EnvironmentDeclaration, InvalidDeclarationError
+from penstock_core.environments.image_options import ImageOptions
 from penstock_core.errors import DefinitionError
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -35,6 +37,11 @@ class Environment:
         extras: optional dependencies of that project.
         index: URL of the package index instead of the platform's default.
         extra_indexes: URLs of further indexes, which are searched first.
+        base: image for pods to install the environment on, such as `"python:3.12-slim"`.
+        system: packages that `apt-get` installs in the image, such as `["libgomp1"]`.
+        dockerfile: path of a Dockerfile that makes the base. It is built without files of yours.
+        image: a complete image by its digest, such as `"registry.example/train@sha256:…"`.
+        platforms: platforms of the image, such as `["linux/amd64", "linux/arm64"]`.
 
     Raises:
         DefinitionError: an argument has the wrong type; with the user's line.
@@ -51,6 +58,11 @@ class Environment:
         extras: Sequence[str] = (),
         index: str = "",
         extra_indexes: Sequence[str] = (),
+        base: str = "",
+        system: Sequence[str] = (),
+        dockerfile: str | os.PathLike[str] | None = None,
+        image: str = "",
+        platforms: Sequence[str] = (),
     ) -> None:
         self.name = options.name(name, "environment")
         self._file, self._line = tracebacks.caller()
@@ -60,6 +72,13 @@ class Environment:
         self._project = Path(project) if project is not None else None
         self._extras = options.texts(extras, "extras")
         self._indexes = (options.text(index, "index"), options.texts(extra_indexes, "extra_indexes"))
+        self._dockerfile = Path(dockerfile) if dockerfile is not None else None
+        self._image = ImageOptions(
+            base=options.text(base, "base"),
+            system=options.texts(system, "system"),
+            image=options.text(image, "image"),
+            platforms=options.texts(platforms, "platforms"),
+        )
         if extras and project is None:
             raise options.definition_error("extras requires project=…, the folder of the pyproject.toml")
         if project is not None and requirements:
@@ -86,11 +105,17 @@ class Environment:
             found["constraints"] = tuple(constraints.lines + requirements.constraints)
             found["index"] = index or requirements.index
             found["extra_indexes"] = extra or tuple(requirements.extra_indexes)
+            found["image"] = self._image_options()
             return EnvironmentDeclaration(name=self.name, python=self._python, **found)
         except InvalidDeclarationError as error:
             raise DefinitionError(str(error), self._file, self._line) from error
         except (OSError, ValueError) as error:  # unreadable, not UTF-8, not TOML
             raise DefinitionError(f"environment {self.name!r}: {error}", self._file, self._line) from error
+
+    def _image_options(self) -> ImageOptions:
+        if self._dockerfile is None:
+            return self._image
+        return replace(self._image, dockerfile=(self._folder / self._dockerfile).read_text(encoding="utf-8"))
 
     @property
     def _folder(self) -> Path:
