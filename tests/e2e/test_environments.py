@@ -181,6 +181,15 @@ def test_an_environment_that_cannot_be_resolved_is_one_clear_error(workspace: Wo
     )
 
 
+def test_builds_that_finish_are_events(workspace: Workspace) -> None:
+    """Those of the tests before: one that was built, and one that cannot be."""
+    found = json.loads(workspace.call("events", "list", "--type", "penstock.build.*", "--json").stdout)
+    assert {("old", "succeeded"), ("new", "succeeded"), ("old", "failed")} <= {
+        (event["subject"], event["data"]["state"]) for event in found
+    }
+    assert len({event["id"] for event in found}) == len(found)
+
+
 def test_an_environment_that_is_not_on_this_machine_is_installed_for_the_step(workspace: Workspace) -> None:
     done = json.loads(workspace.call("run", "flow.py", "--json").stdout)
     workspace.process.send_signal(signal.SIGTERM)

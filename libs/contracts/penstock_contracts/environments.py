@@ -80,11 +80,12 @@ class EnvironmentRequested(BaseModel):
 
 
 class EnvironmentFinished(BaseModel):
-    """A build ended: with an environment, or the error of the resolver or the installation."""
+    """A build ended at `at` in Unix seconds: with an environment, or the error of the resolver or the installation."""
 
     environment: LockedEnvironment | None = None
     error: str = ""
     seconds: float = 0.0
+    at: float = 0.0
 
 
 class EnvironmentLog(BaseModel):

@@ -1,4 +1,4 @@
-"""Events that runs cause: the one about the end of a run, and those that its steps send. Pure.
+"""Events of the platform: about ends and artifacts of runs, about builds, and those that steps send. Pure.
 
 Events that runs cause carry `hops`: how many deployments started each other before. It bounds chains that never end,
 such as a deployment that runs for the end of its own runs.
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock_core.deployments.events import Event
-from penstock_core.facts import AttemptFinished, Outcome, RunFinished, RunRequested
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.values import Inline, Stored, Value
 
 PLATFORM = "penstock/"
@@ -31,8 +31,19 @@ RUN_LATE = "penstock.run.late.v1"
 STEPS_SOURCE = "penstock/steps"
 """Source of the events that steps send; their id is `RUN/STEP/N`, the n-th event of the step."""
 
+ARTIFACTS_SOURCE = "penstock/artifacts"
+"""Source of the events about artifacts that steps store by name; their id is `RUN/STEP/NAME`."""
+
+BUILDS_SOURCE = "penstock/builds"
+"""Source of the events about builds of environments; their id is `DECLARATION/N`, the n-th build."""
+
+BUILD_FINISHED = "penstock.build.finished.v1"
+"""Type of the event about a build that finished."""
+
 HOPS_LIMIT = 32
 """Maximum number of runs in a chain in which each one was started for an event that the one before caused."""
+
+_ERROR_LIMIT = 4_000
 
 _HOPS = "hops"
 
@@ -121,9 +132,89 @@ def step_event_id(run_id: str, key: str, number: int) -> str:
     return f"{run_id}/{key}/{number}"
 
 
+def artifact_committed(requested: RunRequested, finished: AttemptFinished, name: str) -> tuple[dict[str, Any], Any]:
+    """Return the event about an artifact that a step stored by name: its attributes, and its data.
+
+    `data.value` is the artifact as inputs of another run take it.
+    """
+    keys = [requested.pipeline, requested.run_id, f"{requested.pipeline}/{name}"]
+    attributes = {
+        "type": ArtifactCommitted.ce_type,
+        "source": ARTIFACTS_SOURCE,
+        "id": artifact_event_id(requested.run_id, finished.key, name),
+        "subject": requested.pipeline,
+        "time": _rfc3339(finished.finished_at),
+        "keys": ",".join(keys),
+        **hops_of(requested.trigger),
+    }
+    value = _outputs({name: finished.artifacts[name]})
+    return attributes, {
+        "name": name,
+        "run_id": requested.run_id,
+        "pipeline": requested.pipeline,
+        "version": requested.version,
+        "step": finished.key,
+        "attempt": finished.attempt,
+        "deployment": requested.trigger.get("deployment", ""),
+        "labels": requested.labels,
+        **({"value": value[name]} if value else {}),
+    }
+
+
+def artifact_event_id(run_id: str, key: str, name: str) -> str:
+    """Return the id of the event about an artifact of a step."""
+    return f"{run_id}/{key}/{name}"
+
+
+def build_finished(
+    project: str,
+    declaration: str,
+    build: int,
+    name: str,
+    *,
+    lock: str,
+    image: str,
+    error: str,
+    seconds: float,
+    at: float,
+) -> Event:
+    """Return the event about a build of an environment that finished.
+
+    Args:
+        project: of the environment.
+        declaration: digest of its declaration.
+        build: number of the build, from 1.
+        name: of the environment.
+        lock: digest of its lock; empty: the build failed.
+        image: its image by digest, if images are made.
+        error: why it failed.
+        seconds: how long it took.
+        at: when it finished, in Unix seconds.
+    """
+    return Event(
+        project=project,
+        type=BUILD_FINISHED,
+        source=BUILDS_SOURCE,
+        id=f"{declaration}/{build}",
+        time=_rfc3339(at),
+        subject=name,
+        extensions={"keys": name},
+        data={
+            "environment": name,
+            "declaration": declaration,
+            "build": build,
+            "state": "succeeded" if lock else "failed",
+            "lock": lock,
+            "image": image,
+            "error": error[:_ERROR_LIMIT],
+            "duration": round(seconds, 3),
+        },
+    )
+
+
 def run_of(event: Event) -> str:
-    """Return the id of the run whose end or step is the source of an event; empty if it is neither."""
-    return event.id.partition("/")[0] if event.source in (SOURCE, STEPS_SOURCE) else ""
+    """Return the id of the run whose end, step or artifact an event is about; empty if it is about none."""
+    return event.id.partition("/")[0] if event.source in (SOURCE, STEPS_SOURCE, ARTIFACTS_SOURCE) else ""
 
 
 def _rfc3339(at: float) -> str:

@@ -12,6 +12,7 @@ from penstock_adapters.images.registry import Registry
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_builder import subscribers
 from penstock_builder.environment_builds import EnvironmentBuilds
@@ -96,6 +97,7 @@ class BuilderApp:
             _images(settings),
             settings.build_timeout,
             lambda delivery, error: context.park(delivery.subject, delivery.data, error, delivery.stream_seq),
+            EventStream(context.bus),
         )
         self._worker = DurableWorker(
             context,

@@ -1,6 +1,7 @@
 """Builds environments: resolves a declaration to a lock, installs it on this machine, and makes its image.
 
-In: `requested` facts of builds, which the builders share. Out: lines of the log, and `finished`, once for each build.
+In: `requested` facts of builds, which the builders share. Out: lines of the log, `finished`, once for each build, and
+an event about it, which can start runs.
 
 Promises: an environment with a lock is in the bucket of versions before its build is finished. A builder that is
 killed leaves the request unacknowledged, and another one builds it again: equal declarations are resolved again only
@@ -19,15 +20,18 @@ import pydantic
 from penstock_adapters.commands import Log
 from penstock_adapters.images.build_errors import ImageBuildError
 from penstock_adapters.images.environment_images import EnvironmentImages
+from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.buckets.versions import Versions, VersionTooLargeError
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.uv import resolver
 from penstock_adapters.uv.command import EnvironmentBuildError
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_contracts import subjects
 from penstock_contracts.commands import LockedEnvironment
 from penstock_contracts.environments import EnvironmentFinished, EnvironmentLog, EnvironmentRequested
+from penstock_core import run_events
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.errors import UnavailableError
 
@@ -62,6 +66,7 @@ class EnvironmentBuilds:
         images: makes their images; None: no registry is configured.
         timeout: seconds until a build is given up.
         park: puts an unreadable request into the dead-letter stream.
+        events: the stream of events.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class EnvironmentBuilds:
         images: EnvironmentImages | None,
         timeout: float,
         park: Park,
+        events: EventStream,
     ) -> None:
         self._bus = bus
         self._versions = versions
@@ -79,6 +85,7 @@ class EnvironmentBuilds:
         self._images = images
         self._timeout = timeout
         self._park = park
+        self._events = events
 
     async def handle(self, delivery: Delivery) -> None:
         """Build an environment.
@@ -94,6 +101,7 @@ class EnvironmentBuilds:
             await self._append(f"{prefix}.finished", EnvironmentFinished(error=f"the request is unreadable: {error}"))
             return
         if await self._bus.last(subjects.BUILDS, f"{prefix}.finished") is not None:
+            await self._publish_end(prefix, request)  # the builder may have died before it did
             return
         if delivery.delivered > _MOST_DELIVERIES:
             why = (
@@ -101,6 +109,7 @@ class EnvironmentBuilds:
                 "memory, see their logs"
             )
             await self._append(f"{prefix}.finished", EnvironmentFinished(error=why))
+            await self._publish_end(prefix, request)
             return
         start = time.monotonic()
         async with _Lines(self._bus, f"{prefix}.log") as log:
@@ -118,6 +127,7 @@ class EnvironmentBuilds:
                     raise
                 finished = EnvironmentFinished(error=str(error))
         await self._append(f"{prefix}.finished", finished.model_copy(update={"seconds": time.monotonic() - start}))
+        await self._publish_end(prefix, request)
         if self._installed is not None:
             self._installed.release()  # builders run nothing in environments
             await self._installed.remove_unused()
@@ -146,11 +156,35 @@ class EnvironmentBuilds:
             image_only=image_only,
         )
 
+    async def _publish_end(self, prefix: str, request: EnvironmentRequested) -> None:
+        """Publish the event about the end that counts. Publishing it again has no effect."""
+        message = await self._bus.last(subjects.BUILDS, f"{prefix}.finished")
+        if message is None:
+            raise UnavailableError(f"the end of the build at {prefix} cannot be read yet")
+        finished = EnvironmentFinished.model_validate_json(message.data)
+        if finished.at < time.time() - EVENT_RETENTION:
+            return
+        _, project, declaration, build = prefix.split(".")
+        made = finished.environment
+        event = run_events.build_finished(
+            project,
+            declaration,
+            int(build),
+            request.declaration.name,
+            lock=made.digest if made else "",
+            image=made.image if made else "",
+            error=finished.error,
+            seconds=finished.seconds,
+            at=finished.at,
+        )
+        await self._events.publish(event)
+
     async def _append(self, subject: str, finished: EnvironmentFinished) -> None:
         """Append the end of a build. The first one counts."""
         try:
             headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-            await self._bus.publish(subject, finished.model_dump_json().encode(), headers)
+            body = finished.model_copy(update={"at": time.time()}).model_dump_json().encode()
+            await self._bus.publish(subject, body, headers)
         except BusError as error:
             if error.code != WRONG_LAST:
                 raise

@@ -1,7 +1,7 @@
-"""Publishes the events that steps of successful attempts send: `effects.PublishEvents`.
+"""Publishes the events that successful attempts send, and those about their artifacts: `effects.PublishEvents`.
 
 In: the request of a run, and the end of an attempt in its log. Out: events in the stream EVENTS. Idempotent: the id of
-an event is derived from its run, step and number.
+an event is derived from its run, step, and number or name.
 """
 
 from __future__ import annotations
@@ -67,11 +67,15 @@ class StepEvents:
         end = recorded.fact
         if not isinstance(end, AttemptFinished) or end.finished_at < self._clock() - self._retention:
             return
-        for number, wanted in enumerate(end.events, 1):
+        wanted = [
+            (run_events.step_event(requested, end, number), sent.data) for number, sent in enumerate(end.events, 1)
+        ]
+        wanted += [run_events.artifact_committed(requested, end, name) for name in end.artifacts]
+        for attributes, data in wanted:
             try:
-                attributes = run_events.step_event(requested, end, number)
-                await self._events.publish(event_codec.event(requested.project, attributes, wanted.data))
+                await self._events.publish(event_codec.event(requested.project, attributes, data))
             except UnavailableError:
                 raise
             except PenstockError as error:
-                await self._park(place, fact_codec.encode(end), f"event {wanted.type!r} is not published: {error}")
+                why = f"event {attributes['type']!r} is not published: {error}"
+                await self._park(place, fact_codec.encode(end), why)

@@ -12,12 +12,15 @@ import pytest
 
 from penstock_adapters.commands import Log
 from penstock_adapters.images.build_errors import ImageBuildError
-from penstock_adapters.nats.bus import BusError
+from penstock_adapters.nats.bus import BusError, LastMessage
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.uv import resolver
+from penstock_adapters.uv.command import EnvironmentBuildError
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_builder import environment_builds
 from penstock_builder.environment_builds import EnvironmentBuilds
 from penstock_contracts.environments import EnvironmentRequested
+from penstock_core.deployments.events import Event
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.environments.image_options import ImageOptions
 from penstock_core.environments.lock import EnvironmentLock, LockedPackage
@@ -28,9 +31,11 @@ class Platform:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, Any]] = []
+        self.events: list[Event] = []
 
-    async def last(self, stream: str, subject: str) -> None:
-        return None
+    async def last(self, stream: str, subject: str) -> LastMessage | None:
+        found = [body for at, body in self.published if at == subject]
+        return LastMessage(1, orjson.dumps(found[0]), b"") if found else None
 
     async def publish(self, subject: str, body: bytes, headers: object = None) -> None:
         if len(body) > 2**20:
@@ -40,8 +45,19 @@ class Platform:
     async def keep_lock(self, lock: EnvironmentLock) -> None:
         return None
 
+    async def publish_event(self, event: Event) -> tuple[int, bool]:
+        self.events.append(event)
+        return len(self.events), False
+
     def bodies(self, word: str) -> list[Any]:
         return [body for subject, body in self.published if subject.endswith(word)]
+
+
+class Events(EventStream):
+    """The stream of events of such a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.publish = platform.publish_event
 
 
 async def park(delivery: object, error: str) -> None:
@@ -60,11 +76,11 @@ class Quick(VirtualEnvironments):
 
 
 async def build(platform: Platform, installed: VirtualEnvironments | None, *names: str) -> None:
-    builds = EnvironmentBuilds(platform, platform, installed, None, 60, park)  # type: ignore[arg-type]
+    builds = EnvironmentBuilds(platform, platform, installed, None, 60, park, Events(platform))  # type: ignore[arg-type]
     for name in names:
         declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=(name,))
         data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
-        await builds.handle(SimpleNamespace(subject=f"builds.{name}.requested", data=data, delivered=1))  # type: ignore[arg-type]
+        await builds.handle(SimpleNamespace(subject=f"environments.p.{name}.1.requested", data=data, delivered=1))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -111,10 +127,10 @@ async def test_a_build_that_cannot_be_handled_fails_instead_of_building_for_ever
     platform = Platform()
     declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=("a",))
     request = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
-    builds = EnvironmentBuilds(platform, platform, None, None, 60, park)  # type: ignore[arg-type]
-    delivery: Any = SimpleNamespace(subject="builds.a.requested", data=data or request, delivered=delivered)
+    builds = EnvironmentBuilds(platform, platform, None, None, 60, park, Events(platform))  # type: ignore[arg-type]
+    delivery: Any = SimpleNamespace(subject="environments.p.a.1.requested", data=data or request, delivered=delivered)
     await builds.handle(delivery)
-    (finished,) = platform.bodies("builds.a.finished")
+    (finished,) = platform.bodies("p.a.1.finished")
     assert error in finished["error"] and finished["environment"] is None
 
 
@@ -135,8 +151,8 @@ async def finished(images: Images | None, *requirements: str, **options: str) ->
     image = ImageOptions(**options)  # type: ignore[arg-type]
     declaration = EnvironmentDeclaration(name="e", python="3.12", requirements=requirements, image=image)
     data = EnvironmentRequested(declaration=declaration, build=1, at=0.0).model_dump_json().encode()
-    builds = EnvironmentBuilds(platform, platform, None, images, 60, park)  # type: ignore[arg-type]
-    await builds.handle(SimpleNamespace(subject="builds.a.requested", data=data, delivered=1))  # type: ignore[arg-type]
+    builds = EnvironmentBuilds(platform, platform, None, images, 60, park, Events(platform))  # type: ignore[arg-type]
+    await builds.handle(SimpleNamespace(subject="environments.p.a.1.requested", data=data, delivered=1))  # type: ignore[arg-type]
     (found,) = platform.bodies("finished")
     return found
 
@@ -155,3 +171,35 @@ async def test_an_image_or_a_dockerfile_can_be_the_whole_environment(lines: list
         assert found["image"] == pinned and found["image_only"] and found["packages"] == {}
     assert (await finished(Images(), dockerfile="FROM a"))["environment"]["image_only"]
     assert "PENSTOCK_IMAGES_REPOSITORY" in (await finished(None, dockerfile="FROM a"))["error"]
+
+
+async def test_a_finished_build_is_an_event_also_if_the_builder_died_before(lines: list[str]) -> None:
+    platform = Platform()
+    await build(platform, None, "a")
+    [event] = platform.events
+    assert (event.type, event.source, event.id, event.subject) == (
+        "penstock.build.finished.v1",
+        "penstock/builds",
+        "a/1",
+        "e",
+    )
+    [finished] = platform.bodies("finished")
+    assert event.data | {"duration": 0} == {
+        "environment": "e", "declaration": "a", "build": 1, "state": "succeeded",
+        "lock": finished["environment"]["digest"], "image": "", "error": "", "duration": 0,
+    }  # fmt: skip
+    await build(platform, None, "a")  # delivered again: built once, published with the same id
+    assert len(platform.bodies("finished")) == 1
+    assert {one.digest for one in platform.events} == {event.digest} and len(platform.events) == 2
+
+
+async def test_a_failed_build_is_an_event_with_its_error(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*args: object) -> EnvironmentLock:
+        raise EnvironmentBuildError("there is no distribution a")
+
+    monkeypatch.setattr(resolver, "resolve", resolve)
+    platform = Platform()
+    await build(platform, None, "a")
+    [event] = platform.events
+    assert (event.data["state"], event.data["lock"]) == ("failed", "")
+    assert event.data["error"] == "there is no distribution a"

@@ -10,6 +10,7 @@ from penstock_core import run_events
 from penstock_core.deployments.events import Event
 from penstock_core.facts import Outcome, RunRequested, StepEvent
 from penstock_core.pipeline.ir import Retry
+from penstock_core.pipeline.values import Inline
 from penstock_core.run import effects
 from penstock_testkit.run_driver import FAILED, OK, RUN, RunDriver, end, node, pipeline
 
@@ -28,6 +29,12 @@ def test_a_successful_end_publishes_its_events_once() -> None:
     assert publishes(driver) == [effects.PublishEvents("train", 1)]
     driver(good)
     assert publishes(driver) == []
+
+
+def test_a_successful_end_with_artifacts_publishes_events_about_them() -> None:
+    driver = RunDriver(FLOW, RUN)
+    driver(replace(end("train"), artifacts={"rows": Inline(1)}))
+    assert publishes(driver) == [effects.PublishEvents("train", 1)]
 
 
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one is not OK])
@@ -62,7 +69,12 @@ def test_the_id_of_an_event_is_that_of_its_run_step_and_number_whatever_the_atte
 
 @pytest.mark.parametrize(
     ("source", "id", "run"),
-    [("penstock/steps", "r1/train[2]/1", "r1"), ("penstock/runs", "r1", "r1"), ("com.acme", "r1/train/1", "")],
+    [
+        ("penstock/steps", "r1/train[2]/1", "r1"),
+        ("penstock/runs", "r1", "r1"),
+        ("penstock/artifacts", "r1/a/b", "r1"),
+        ("com.acme", "r1/train/1", ""),
+    ],
 )
 def test_the_run_that_is_the_source_of_an_event(source: str, id: str, run: str) -> None:
     assert run_events.run_of(Event(project="p", type="t", source=source, id=id)) == run

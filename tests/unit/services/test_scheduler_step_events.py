@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunRequested, StepEvent
 from penstock_core.pipeline.ir import Node, Pipeline, StepSpec
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 from penstock_core.ports import Recorded
 from penstock_core.run import machine
 from penstock_core.run.effects import PublishEvents
@@ -71,6 +73,29 @@ async def test_an_event_that_is_not_valid_is_a_dead_letter_and_the_others_are_pu
         "event 'com acme'",
         "event 'com.acme.big'",
     ]
+
+
+async def test_artifacts_that_a_step_stored_by_name_are_events() -> None:
+    fake = FakePlatform(StepEvent(type="com.acme.one"))
+    stored = Stored(ArtifactRef(sha256="a" * 64, size=1, media_type="x", format="parquet"))
+    end = fake.log[PLACE].fact
+    assert isinstance(end, AttemptFinished)
+    end = replace(end, artifacts={"rows": stored, "a" * 1000: Inline(1)})
+    fake.log[PLACE] = Recorded(5, 990.0, end)
+    run = replace(RUN, trigger={"deployment": "nightly", "hops": "2"}, labels={"team": "risk"})
+    for _ in range(2):
+        await fake.events.publish(run, "watch", 1)
+    first, event = fake.published[:2]
+    assert (first.type, event.type) == ("com.acme.one", "penstock.artifact.committed.v1")
+    assert (event.source, event.id, event.subject) == ("penstock/artifacts", "r/watch/rows", "watching")
+    assert event.extensions == {"keys": "watching,r,watching/rows", "hops": 2}
+    assert event.data | {"value": None} == {
+        "name": "rows", "run_id": "r", "pipeline": "watching", "version": 1, "step": "watch", "attempt": 1,
+        "deployment": "nightly", "labels": {"team": "risk"}, "value": None,
+    }  # fmt: skip
+    assert event.data["value"]["artifact"]["sha256"] == "a" * 64
+    assert fake.published[3].digest == event.digest
+    assert "id has" in fake.parked[0], "a name that is too long for an event is a dead letter"
 
 
 async def test_an_end_that_is_older_than_events_publishes_nothing() -> None:

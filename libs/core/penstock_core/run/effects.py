@@ -92,7 +92,7 @@ class RegisterModels:
 
 @frozen()
 class PublishEvents:
-    """Publish the events in `AttemptFinished.events` of a successful attempt."""
+    """Publish the events in `AttemptFinished.events` of a successful attempt, and those about its artifacts."""
 
     key: str
     attempt: int

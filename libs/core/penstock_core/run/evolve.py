@@ -313,7 +313,7 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
         if fact.models and fact.outcome is Outcome.SUCCEEDED and not state.shadow:
             state.outbox[effects.RegisterModels(step.key, step.attempt)] = None
-        if fact.events and fact.outcome is Outcome.SUCCEEDED and not state.shadow:
+        if (fact.events or fact.artifacts) and fact.outcome is Outcome.SUCCEEDED and not state.shadow:
             state.outbox[effects.PublishEvents(step.key, step.attempt)] = None
         end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
     else:

@@ -69,11 +69,21 @@ class RunReader:
         record = (await self._log.last([subject])).get(subject)
         return (record.seq, record.fact) if record and isinstance(record.fact, RunFinished) else None
 
-    async def sent_events(self, run_id: str) -> list[str]:
-        """Return the ids of the events that steps of a run have sent."""
+    async def sent_events(self, run_id: str) -> list[tuple[str, str]]:
+        """Return source and id of the events that steps of a run have sent, and of those about their artifacts."""
         run = await self._states.get(run_id)
-        sent = run.details.events if run is not None else {}
-        return [run_events.step_event_id(run_id, key, n + 1) for key, count in sent.items() for n in range(count)]
+        if run is None:
+            return []
+        sent = [
+            (run_events.STEPS_SOURCE, run_events.step_event_id(run_id, key, n + 1))
+            for key, count in run.details.events.items()
+            for n in range(count)
+        ]
+        return sent + [
+            (run_events.ARTIFACTS_SOURCE, run_events.artifact_event_id(run_id, key, name))
+            for key, names in run.details.committed.items()
+            for name in names
+        ]
 
     async def resolve(self, run: FoldedRun, value: Value) -> Value:
         """Return a value with its references read from the log.

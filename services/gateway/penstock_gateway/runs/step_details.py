@@ -26,7 +26,8 @@ from penstock_core.run.machine import RunState, Status
 class StepDetails:
     """By step key: the latest checkpoint, the artifacts of the running attempt by name, the item that failed last.
 
-    `models` are the names of the models that attempts registered; `events` the number of events that steps sent.
+    `models` are the names of the models that attempts registered; `events` the number of events that steps sent,
+    `committed` the names of the artifacts that they stored.
     """
 
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
@@ -35,6 +36,7 @@ class StepDetails:
     last_failed: dict[str, str] = field(default_factory=dict[str, str])
     models: set[str] = field(default_factory=set[str])
     events: dict[str, int] = field(default_factory=dict[str, int])
+    committed: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def fold(self, fact: Fact, state: RunState) -> None:
         """Update from a fact; `state` is that of the run after it."""
@@ -50,6 +52,8 @@ class StepDetails:
                 self.models.update(wanted.model for wanted in fact.models)
                 if fact.events:
                     self.events[fact.key] = len(fact.events)
+                if fact.artifacts:
+                    self.committed[fact.key] = tuple(fact.artifacts)
             case AttemptFinished():
                 step = state.find(fact.key)
                 if step is not None and step.index is not None and step.status is Status.FAILED:

@@ -125,8 +125,7 @@ class Traces:
                 if run is not None:
                     yield run
             return
-        sent = await self._runs.sent_events(found.run_id)
-        sources = [(run_events.SOURCE, found.run_id), *((run_events.STEPS_SOURCE, one) for one in sent)]
+        sources = [(run_events.SOURCE, found.run_id), *await self._runs.sent_events(found.run_id)]
         digests = [event_digest(self._project, source, id) for source, id in sources]
         for model in await self._models.log.all(self._project):
             for fact in model.history:
