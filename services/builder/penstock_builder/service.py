@@ -32,7 +32,7 @@ from penstock_contracts.commands import (
     VersionReply,
 )
 from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError, UnavailableError
-from penstock_core.pipeline import ir_check
+from penstock_core.pipeline import ir, ir_check
 from penstock_core.pipeline.ir import Kind, Pipeline
 
 _TRIES = 50
@@ -205,12 +205,15 @@ class BuilderService:
 def digest(command: RegisterVersion) -> str:
     """SHA-256 over what identifies a version: the pipeline, the code that it imports, and the environment.
 
-    Places in files are no part of it, also not those in `dynamic_code`: they are paths, and follow from the code.
+    Places in files are no part of it, also not those in `dynamic_code`: they are paths, and follow from the code. Nor
+    are fields with their default, so that a version of the platform that has more fields computes the same digest.
     """
     pipeline: dict[str, Any] = _PIPELINE.dump_python(command.pipeline, mode="json")
-    for part in (pipeline, *pipeline["steps"].values(), *pipeline["nodes"]):
-        for place in ("file", "line", "dynamic_code"):
-            part.pop(place, None)
+    given = command.pipeline
+    pairs = [(pipeline["steps"][name], spec) for name, spec in given.steps.items()]
+    for part, of in (*pairs, *zip(pipeline["nodes"], given.nodes, strict=True), (pipeline, given)):
+        for field in ("file", "line", "dynamic_code", *ir.default_fields(of)):
+            part.pop(field, None)
     content = [pipeline, command.code or command.source, _environments(command)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -218,3 +218,14 @@ def test_a_definition_error_shows_the_known_location(file: str | None, line: int
 def test_dependencies_are_each_named_once_in_order() -> None:
     made = node("x", 1, None, ("c", "a"), p=BoundItems((Output("b"), Output("a"))), q=Output("b"), r=Param("url"))
     assert ir.dependencies(made) == ["b", "a", "c"]
+
+
+@given(strategies.pipelines())
+def test_what_is_written_without_defaults_is_the_same_pipeline(made: Pipeline) -> None:
+    written = ir.without_defaults(made)
+    parts: dict[str, Any] = {
+        "steps": {name: StepSpec(**fields) for name, fields in written["steps"].items()},
+        "nodes": tuple(Node(**fields) for fields in written["nodes"]),
+    }
+    assert Pipeline(**{**written, **parts}) == made
+    assert "ir" in written and "deadline" not in ir.without_defaults(replace(made, deadline=None))

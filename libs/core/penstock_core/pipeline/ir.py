@@ -5,6 +5,7 @@ An IR is immutable, has a version in `ir`, and contains everything the scheduler
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -236,6 +237,30 @@ class Pipeline:
     environments: tuple[EnvironmentDeclaration, ...] = ()
     file: str | None = None
     line: int | None = None
+
+
+def default_fields(part: Pipeline | StepSpec | Node) -> set[str]:
+    """Return the names of the fields that have their default, which need not be written: a later version has more."""
+    return {
+        one.name for one in dataclasses.fields(part) if one.name != "ir" and getattr(part, one.name) == _default(one)
+    }
+
+
+def without_defaults(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the fields of a pipeline to write: an older platform can read them, unless it lacks a feature."""
+    fields = _given(pipeline)
+    fields["steps"] = {name: _given(spec) for name, spec in pipeline.steps.items()}
+    fields["nodes"] = [_given(node) for node in pipeline.nodes]
+    return fields
+
+
+def _given(part: Pipeline | StepSpec | Node) -> dict[str, Any]:
+    omitted = default_fields(part)
+    return {one.name: getattr(part, one.name) for one in dataclasses.fields(part) if one.name not in omitted}
+
+
+def _default(one: dataclasses.Field[Any]) -> Any:
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
 
 
 def dependencies(node: Node) -> list[str]:

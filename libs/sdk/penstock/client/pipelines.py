@@ -86,12 +86,13 @@ class Pipelines:
         """
         # The compiler is imported only by clients that register.
         from penstock import sources
+        from penstock_core.pipeline.ir import without_defaults
 
         prepared = pipeline if isinstance(pipeline, sources.PreparedPipeline) else sources.prepare(pipeline)
         environments = self._environments(prepared, log)
         self._artifacts.upload(prepared.source.data, prepared.source.digest)
         body = {
-            "pipeline": prepared.ir,
+            "pipeline": without_defaults(prepared.ir),
             "source": prepared.source.digest,
             "code": prepared.code,
             "environment": prepared.environment,

@@ -114,6 +114,13 @@ class Cluster:
         else:
             self.start_service(name)
 
+    def replace(self, name: str, env: Mapping[str, str]) -> None:
+        """Stop a service gracefully, and start it with other additional settings; wait until it is ready."""
+        self._children[name].stop(timeout=30)
+        self._env = dict(env)
+        self.start_service(name)
+        self.wait_ready(name)
+
     def about(self, service: str, name: str | None = None) -> dict[str, Any] | None:
         """Return the status of a service's process; None if it does not answer."""
         answer = _answer(self._ports[name or service])
