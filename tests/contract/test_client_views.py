@@ -19,6 +19,7 @@ from penstock.client import (
     pipelines,
     questions,
     retention,
+    secrets,
     tokens,
     views,
 )
@@ -31,6 +32,7 @@ from penstock_contracts import deployments as deployment_contracts
 from penstock_contracts import limits as limit_contracts
 from penstock_contracts import models as model_contracts
 from penstock_contracts import retention as retention_contracts
+from penstock_contracts import secrets as secret_contracts
 from penstock_core.facts import CacheReport
 
 VIEWS: list[tuple[type[Any], type[Any]]] = [
@@ -83,6 +85,9 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (backfills.Backfill, backfill_contracts.BackfillView),
     (backfills.BackfillItem, backfill_contracts.BackfillItem),
     (events.Event, deployment_contracts.EventView),
+    (secrets.Secret, secret_contracts.SecretView),
+    (secrets.SecretVersion, secret_contracts.SecretVersionView),
+    (secrets.KeyRotation, secret_contracts.KeyRotation),
     (tokens.Token, access.TokenCreated),
     (tokens.Principal, access.WhoAmI),
 ]

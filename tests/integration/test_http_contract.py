@@ -63,6 +63,7 @@ MEANING = {
     "POST /v1/script-runs/{run_id}/records": "artifacts are in the store; names of metrics",
     "PUT /v1/script-runs/{run_id}/end": "artifacts are in the store; what an error consists of",
     "PUT /v1/limits/{name}": "an integer that is written as 1.0",
+    "PUT /v1/secrets/{name}": "which characters a value has, and its size in bytes",
 }
 """Operations that refuse some requests for what they mean, which a schema cannot say."""
 
@@ -93,6 +94,7 @@ class Api:
         (folder / "flows.py").write_text(FLOWS)
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PENSTOCK_")}
         environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "PENSTOCK_FSYNC": "false"}
+        environment["PENSTOCK_SECRETS_KEY_FILE"] = str(folder / "keys" / "secrets.keys")
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(
             [PENSTOCK, "up", "--json"], cwd=folder, env=environment, stdout=quiet, stderr=quiet

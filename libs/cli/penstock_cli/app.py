@@ -43,6 +43,7 @@ COMMANDS = {
     "login": "penstock_cli.logins:login",
     "logout": "penstock_cli.logins:logout",
     "users": "penstock_cli.logins:app",
+    "secrets": "penstock_cli.secrets:app",
     "tokens": "penstock_cli.tokens:app",
     "audit": "penstock_cli.audit:audit",
     "admin": "penstock_cli.admin:app",

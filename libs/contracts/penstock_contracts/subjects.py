@@ -65,6 +65,7 @@ INTEGRITY_RECORD = "record"
 """Key of the positions of all streams, and of the damages that were found."""
 LEASES_BUCKET = "penstock_leases"
 NOTIFICATIONS_BUCKET = "penstock_notifications"
+SECRETS_BUCKET = "penstock_secrets"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 

@@ -126,6 +126,8 @@ class Permission(enum.StrEnum):
     LIMITS_WRITE = "limits.write"
     RETENTION_READ = "retention.read"
     RETENTION_WRITE = "retention.write"
+    SECRETS_READ = "secrets.read"
+    SECRETS_WRITE = "secrets.write"
     TOKENS_READ = "tokens.read"
     TOKENS_WRITE = "tokens.write"
     AUDIT_READ = "audit.read"
@@ -135,11 +137,11 @@ class Role(enum.StrEnum):
     """What a principal may do in a project. Each role has all permissions of those before it."""
 
     VIEWER = "viewer"
-    """Reads everything but tokens."""
+    """Reads everything but tokens and the values of secrets, which nobody reads."""
     OPERATOR = "operator"
     """Runs, cancels and answers; sends events and calls endpoints."""
     EDITOR = "editor"
-    """Registers pipelines and models, deploys, promotes, sets limits."""
+    """Registers pipelines and models, deploys, promotes, sets limits and secrets."""
     ADMIN = "admin"
     """Manages tokens, gates, retention and the platform; deletes runs; reads the audit trail."""
 
@@ -156,6 +158,7 @@ _ADDED: Mapping[Role, frozenset[Permission]] = {
             Permission.MODELS_READ,
             Permission.LIMITS_READ,
             Permission.RETENTION_READ,
+            Permission.SECRETS_READ,
         }
     ),
     Role.OPERATOR: frozenset(
@@ -176,6 +179,7 @@ _ADDED: Mapping[Role, frozenset[Permission]] = {
             Permission.MODELS_PROMOTE,
             Permission.LIMITS_WRITE,
             Permission.RUNS_ARCHIVE,
+            Permission.SECRETS_WRITE,
         }
     ),
     Role.ADMIN: frozenset(

@@ -14,6 +14,7 @@ PenstockError                   base of all errors that Penstock raises on purpo
 ├── NoSuchPartError             (pipeline.tagged) a value has no such index or key [user]
 ├── UnresolvableBindingError    (run.value_resolution) an input of a step cannot be resolved [user]
 ├── UnsafeFolderError           (folders) a folder manifest has a path outside of its folder [user]
+├── SecretError                 (secrets.records) a secret is missing, refused or unreadable [user]
 ├── InvalidPolicyError          (retention) a retention policy is invalid [user]
 ├── GateError                   (registry.errors) a gate expression is invalid [user]
 └── RegistryError               (registry.errors) a change of a registered model is refused [user]

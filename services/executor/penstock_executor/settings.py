@@ -8,14 +8,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from penstock_servicekit.settings import ServiceSettings
+from penstock_servicekit.secret_sources import SecretSettings
 
 
 def _default_slots() -> int:
     return max(4, os.cpu_count() or 1)
 
 
-class ExecutorSettings(ServiceSettings):
+class ExecutorSettings(SecretSettings):
     """Settings of the executor."""
 
     pool: str = Field(default="default", description="pool whose attempts this executor runs")

@@ -95,6 +95,8 @@ from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.runs.run_values import RunValueReader
 from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.script_runs import routes as script_run_routes
+from penstock_gateway.secrets import routes as secret_routes
+from penstock_gateway.secrets.secrets_service import SecretsService
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.trace import routes as trace_routes
 from penstock_gateway.tracked.importer import TrackedRunImporter
@@ -109,6 +111,7 @@ from penstock_gateway.webhooks import routes as webhook_routes
 from penstock_gateway.webhooks.webhook_receiver import WebhookReceiver
 from penstock_servicekit.owners import Owners
 from penstock_servicekit.request_handlers import listen
+from penstock_servicekit.secret_sources import open_secrets
 from penstock_servicekit.service_context import ServiceContext
 
 ROUTERS = tuple(
@@ -121,6 +124,7 @@ ROUTERS = tuple(
         integrity_routes,
         access_routes,
         user_routes,
+        secret_routes,
         audit_routes,
         artifact_routes,
         lineage_routes,
@@ -295,6 +299,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     closing = asyncio.Event()
     followers = Followers(bus)
 
+    secrets = open_secrets(bus, settings)
     artifacts = Artifacts(bus, settings.max_blob, via_gateway=settings.artifacts_via_gateway)
     pools = KnownPools(bus)
     versions = Versions(bus)
@@ -367,6 +372,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ApiDescription(),
         pools,
         named_tokens,
+        SecretsService(secrets),
         users,
         trail,
         health,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from penstock_servicekit.settings import ServiceSettings
+from penstock_servicekit.secret_sources import SecretSettings
 
 GIB = 1024**3
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(SecretSettings):
     """Settings of the gateway."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; this machine only by default")

@@ -207,6 +207,8 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
         await Bucket(bus, subjects.LEASES_BUCKET).put("executor", holder.model_dump_json().encode())
         context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test")
         defaults = {"home": root, "port": 0, "token": SecretStr(TOKEN), "max_blob": 1_000_000, "stop_timeout": 4.0}
+        defaults["secrets_key_file"] = root.with_name(f"{root.name}-keys") / "secrets.keys"
+        defaults["secrets_folder"] = root.with_name(f"{root.name}-secrets")
         gateway = build(context, GatewaySettings(**(defaults | changes)))
         store = FolderArtifacts(root / "artifacts")
         info = commands.StoreInfo(kind="folder", root=str(store.root))

@@ -31,6 +31,7 @@ from penstock.client.questions import Questions
 from penstock.client.retention import Retention
 from penstock.client.runs.requests import SubmitOptions
 from penstock.client.runs.runs import Runs
+from penstock.client.secrets import Secrets
 from penstock.client.tokens import Principal, Tokens
 from penstock.client.views import Run, build
 
@@ -67,6 +68,7 @@ class Client:
         questions: questions that steps ask, and their answers.
         limits: concurrency limits.
         retention: retention policies and garbage collection.
+        secrets: secrets by name, without their values.
         tokens: named access tokens.
     """
 
@@ -91,6 +93,7 @@ class Client:
         self.questions = Questions(transport)
         self.limits = Limits(transport)
         self.retention = Retention(transport)
+        self.secrets = Secrets(transport)
         self.tokens = Tokens(transport)
 
     # These are imported when they are used: importing them takes longer than most requests.

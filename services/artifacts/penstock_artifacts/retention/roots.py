@@ -37,6 +37,7 @@ _WITHOUT_REFERENCES = {
     f"KV_{subjects.LIMITS_BUCKET}",
     f"KV_{subjects.RETENTION_BUCKET}",
     f"KV_{subjects.TOKENS_BUCKET}",
+    f"KV_{subjects.SECRETS_BUCKET}",
     f"KV_{subjects.LEASES_BUCKET}",
     f"KV_{subjects.NOTIFICATIONS_BUCKET}",
 }

@@ -28,6 +28,7 @@ _TAGS = {
     "retention": "Retention policies and garbage collection.",
     "limits": "Limits of steps and runs that run at the same time.",
     "access": "Principals and named tokens.",
+    "secrets": "Secrets that steps and deployments refer to by name.",
     "platform": "The platform itself.",
 }
 

@@ -1,0 +1,1 @@
+"""Secrets: the encrypted store of the platform, and what else provides values."""

@@ -1,0 +1,1 @@
+"""Secrets: set, listed, limited, deleted. No operation returns a value."""
