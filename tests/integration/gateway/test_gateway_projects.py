@@ -66,6 +66,7 @@ async def _filled(platform: Platform, http: Http) -> dict[str, str]:
     model = {"run_id": run_id, "step": "double", "alias": "champion"}
     assert (await http("POST", f"/v1/models/{MARK}/versions", model)).status == 201
     assert (await http("POST", "/v1/tokens", {"name": MARK, "role": "viewer"})).status == 201
+    assert (await http("PUT", f"/v1/secrets/{MARK}", {"value": f"{MARK}-value"})).status == 200
     token = await http("POST", f"/v1/deployments/{MARK}/tokens", {"name": MARK})
     assert token.status == 201, token.body
     sha256 = await platform.store.put_bytes(b"hush")

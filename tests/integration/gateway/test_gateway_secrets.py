@@ -89,3 +89,16 @@ async def test_setting_a_secret_is_audited_without_its_value(http: Http) -> None
         await asyncio.sleep(0.1)
     assert {(one["outcome"], one["status"]) for one in entries} == {("allowed", 200), ("refused", 403)}
     assert VALUE not in answer.body.decode()
+
+
+async def test_a_secret_belongs_to_its_project(http: Http) -> None:
+    other = {"penstock-project": "other"}
+    assert (await http("PUT", "/v1/secrets/mine", {"value": VALUE})).status == 200
+    assert (await http("GET", "/v1/secrets", headers=other)).json() == {"secrets": []}
+    assert (await http("GET", "/v1/secrets/mine", headers=other)).status == 404
+    assert (await http("DELETE", "/v1/secrets/mine", headers=other)).status == 404
+    assert (await http("PUT", "/v1/secrets/mine", {"value": VALUE}, headers=other)).json()["versions"][0]["number"] == 1
+    assert len((await http("GET", "/v1/secrets/mine")).json()["versions"]) == 1
+    body = {"name": "editor-of-default", "role": "admin"}
+    token = (await http("POST", "/v1/tokens", body)).json()["token"]
+    assert (await http("POST", "/v1/secrets/rotate-key", {}, token=token)).status == 403
