@@ -7,6 +7,7 @@ call are imported.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def app(arguments: Sequence[str] = ()) -> typer.Typer:
     made.callback()(_root)
     for name in _called(COMMANDS, arguments):
         if name == "runs":
-            made.add_typer(_runs(arguments[1:]), name=name)
+            made.add_typer(_runs(after_project(arguments)[1:]), name=name)
         else:
             _add(made, name, COMMANDS[name])
     return made
@@ -103,9 +104,17 @@ def _runs(arguments: Sequence[str]) -> typer.Typer:
 
 def _called(commands: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
     """Return the commands that the arguments may call: one, if they begin with its name."""
+    arguments = after_project(arguments)
     if arguments and arguments[0] == "--version":
         return []
     return [arguments[0]] if arguments and arguments[0] in commands else list(commands)
+
+
+def after_project(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments after the option `--project`."""
+    if arguments and arguments[0] == "--project":
+        return arguments[2:]
+    return arguments[1:] if arguments and arguments[0].startswith("--project=") else arguments
 
 
 def _add(parent: typer.Typer, name: str, where: str) -> None:
@@ -127,5 +136,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            metavar="NAME",
+            help="Project to work in; default: $PENSTOCK_PROJECT, `project:` in penstock.yaml, else default.",
+        ),
+    ] = None,
 ) -> None:
     """Run machine-learning pipelines written in plain Python."""
+    if project is not None:
+        os.environ["PENSTOCK_PROJECT"] = project

@@ -292,7 +292,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _sender(folder: Path, home: Path, address: platform.Address) -> Sender:
-    return Sender(folder, Transport(lambda: address, _TIMEOUT, _PATIENCE), FolderStore(home / "artifacts"))
+    project = str((_read(folder / "begin.json") or {}).get("project", ""))
+    transport = Transport(lambda: address, _TIMEOUT, _PATIENCE, project=project)
+    return Sender(folder, transport, FolderStore(home / "artifacts"))
 
 
 def _tail(folder: Path) -> Tail:

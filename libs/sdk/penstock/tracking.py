@@ -31,6 +31,7 @@ from typing import Any
 
 from penstock import script_sender
 from penstock.client import platform
+from penstock.client import project as projects
 from penstock.errors import NotInScriptsError, PlatformFailedError
 from penstock.runner import error_info
 from penstock.runner.recorder import Recorder
@@ -56,9 +57,9 @@ Json = dict[str, Any]
 class TrackedRun(Context):
     """A run of a script: everything that `context()` offers inside a step, and its `name`."""
 
-    def __init__(self, name: str, run_id: str, sink: Recorder) -> None:
+    def __init__(self, name: str, run_id: str, sink: Recorder, project: str) -> None:
         pipeline = script_runs.pipeline_name(name)
-        super().__init__(run_id=run_id, step=script_runs.STEP, pipeline=pipeline, sink=sink)
+        super().__init__(run_id=run_id, step=script_runs.STEP, pipeline=pipeline, project=project, sink=sink)
         self.name = name
 
     def register_model(self, name: str, model: object, **more: Any) -> None:
@@ -103,6 +104,7 @@ class Tracking:
         self._home = platform.state_folder(home)
         self._platform = platform.from_environment() if home is None else None
         self._store = FolderStore(self._home / "artifacts")
+        self._project = projects.current()
         self._pid = 0
 
     def __enter__(self) -> TrackedRun:
@@ -116,7 +118,7 @@ class Tracking:
         self._about = threading.Thread(target=_record_environment, args=(self._folder, self._store), daemon=True)
         self._about.start()
         self._sender = self._send() if self._platform is not None else None
-        run = TrackedRun(self._name, run_id, self._recorder)
+        run = TrackedRun(self._name, run_id, self._recorder, self._project or projects.DEFAULT)
         for name, value in self._tags.items():
             run.set_tag(name, value)
         self._using = contexts.use_context(run)
@@ -177,6 +179,7 @@ class Tracking:
             "inputs": {name: contexts.plain(value) for name, value in self._params.items()},
             "host": socket.gethostname()[:200],
             "file": str(source) if source is not None else "",
+            **({"project": self._project} if self._project else {}),
             **({"url": self._platform.url} if self._platform is not None else {}),
         }
 

@@ -16,9 +16,9 @@ def lines(client: Client, deployment: Deployment) -> list[str]:
     """Where a deployment receives webhooks, and how to call its endpoint, if it has them."""
     triggers, url = deployment.definition["triggers"], client.transport.locate().url
     hooks = [trigger for trigger in triggers if trigger["kind"] == "webhook"]
-    name = deployment.name
+    name, project = deployment.name, client.project
     found = [
-        f"send {hook['provider']} webhooks to {url}/v1/webhooks/default/{name}{_last(hook, hooks)}" for hook in hooks
+        f"send {hook['provider']} webhooks to {url}/v1/webhooks/{project}/{name}{_last(hook, hooks)}" for hook in hooks
     ]
     if all(trigger["kind"] != "endpoint" for trigger in triggers):
         return found
@@ -28,7 +28,7 @@ def lines(client: Client, deployment: Deployment) -> list[str]:
     return [
         *found,
         f"call {name} with a token of `penstock deployments tokens create {name} TOKEN`:",
-        f'  curl {url}/v1/endpoints/default/{name} -H "Authorization: Bearer $TOKEN" {_curl_body(example, files)}',
+        f'  curl {url}/v1/endpoints/{project}/{name} -H "Authorization: Bearer $TOKEN" {_curl_body(example, files)}',
         f"  Client(token=TOKEN).endpoints.call({name!r}, {{{given}}})",
     ]
 

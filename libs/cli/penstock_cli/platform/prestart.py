@@ -18,6 +18,8 @@ _embedded: EmbeddedPlatform | None = None
 def start(arguments: list[str]) -> None:
     """Start a platform if the arguments look like `run FILE …` and $PENSTOCK_URL is not set."""
     global _embedded
+    if arguments and arguments[0] == "--project":
+        arguments = arguments[2:]
     if not arguments or arguments[0] != "run" or os.environ.get("PENSTOCK_URL"):
         return
     rest = arguments[1:]

@@ -153,7 +153,8 @@ def _logs(connected: Session, progress: Progress, display: Live | Plain, options
     from penstock.errors import ClientError
 
     # A separate client, whose connection errors are not reported.
-    client = Client(home=connected.client.home, locate=connected.client.transport.locate)
+    transport = connected.client.transport
+    client = Client(home=connected.client.home, locate=transport.locate, project=transport.project)
 
     def read() -> None:
         with contextlib.suppress(ClientError):

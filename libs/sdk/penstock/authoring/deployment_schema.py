@@ -100,7 +100,10 @@ def schema() -> dict[str, Any]:
         "description": "Deployments, applied by `penstock apply`",
         "type": "object",
         "required": ["deployments"],
-        "properties": {"deployments": {"type": "object", "additionalProperties": deployment}},
+        "properties": {
+            "project": {"type": "string", "description": "project of commands in this folder; by default `default`"},
+            "deployments": {"type": "object", "additionalProperties": deployment},
+        },
     }
 
 

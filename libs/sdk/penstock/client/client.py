@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
+from penstock.client import project as projects
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.dead_letters import DeadLetters
 from penstock.client.events import Events
@@ -55,6 +56,8 @@ class Client:
         token: its token; default `$PENSTOCK_TOKEN`, else the state folder's.
         home: the state folder; default `$PENSTOCK_HOME`, else `.penstock`.
         timeout: seconds that one response, or silence on a stream, may take.
+        project: name of the project; default: that of the run in whose step this is, `$PENSTOCK_PROJECT`, the line
+            `project: NAME` of a `penstock.yaml` in the working folder, else `default`.
         patience: seconds to retry while a platform that answered before is unavailable.
         locate: returns the address of the platform; replaces `url`, `token` and `home`. The client retries while it
             raises `NoPlatformError`.
@@ -78,12 +81,15 @@ class Client:
         token: str | None = None,
         home: str | os.PathLike[str] | None = None,
         *,
+        project: str | None = None,
         timeout: float = 30.0,
         patience: float = 60.0,
         locate: Callable[[], Address] | None = None,
     ) -> None:
         self.home = state_folder(home)
-        transport = Transport(locate or locator(url, token, home), timeout, patience, expected=locate is not None)
+        where = locate or locator(url, token, home)
+        named = projects.current(project)
+        transport = Transport(where, timeout, patience, expected=locate is not None, project=named)
         self.transport = transport
         self.artifacts = Artifacts(transport, self.home)
         self.runs = Runs(transport, self.artifacts)
@@ -95,6 +101,11 @@ class Client:
         self.retention = Retention(transport)
         self.secrets = Secrets(transport)
         self.tokens = Tokens(transport)
+
+    @property
+    def project(self) -> str:
+        """Name of the project."""
+        return self.transport.project or projects.DEFAULT
 
     # These are imported when they are used: importing them takes longer than most requests.
 

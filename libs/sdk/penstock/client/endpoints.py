@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from penstock.client import project as projects
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.http.transport import Transport
 from penstock.client.runs.inputs import encode_inputs
@@ -54,7 +55,7 @@ class Endpoints:
         if idempotency_key is None and self._mode(name) == "elastic":
             idempotency_key = secrets.token_hex(16)
         headers = {"idempotency-key": idempotency_key} if idempotency_key is not None else {}
-        path, body = _path(name), encode_inputs(self._artifacts, inputs or {})
+        path, body = _path(self._transport, name), encode_inputs(self._artifacts, inputs or {})
         method = "POST"
         while True:
             wait = _WAIT if deadline is None else max(0.0, min(_WAIT, deadline - time.monotonic()))
@@ -79,8 +80,8 @@ class Endpoints:
         Raises:
             NotFoundError: there is no such endpoint.
         """
-        return self._transport.json("GET", f"{_path(name)}/schema")
+        return self._transport.json("GET", f"{_path(self._transport, name)}/schema")
 
 
-def _path(name: str) -> str:
-    return f"/v1/endpoints/default/{quote(name, safe='')}"
+def _path(transport: Transport, name: str) -> str:
+    return f"/v1/endpoints/{transport.project or projects.DEFAULT}/{quote(name, safe='')}"

@@ -20,7 +20,15 @@ VARIABLE = "PENSTOCK_LAUNCH"
 
 _SETTINGS = ("PENSTOCK_", "AWS_")
 _OF_CLIENTS = frozenset(
-    {"PENSTOCK_HOME", "PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_DEBUG", "PENSTOCK_MLFLOW_URL", VARIABLE}
+    {
+        "PENSTOCK_HOME",
+        "PENSTOCK_URL",
+        "PENSTOCK_TOKEN",
+        "PENSTOCK_PROJECT",
+        "PENSTOCK_DEBUG",
+        "PENSTOCK_MLFLOW_URL",
+        VARIABLE,
+    }
 )
 _OF_SESSIONS = ("XDG_SESSION_", "XDG_VTNR", "XDG_SEAT")
 """Differ in each terminal, and no step depends on them."""

@@ -424,6 +424,11 @@ _default_context = Context()
 _current: Context | None = None
 
 
+def running() -> Context | None:
+    """Return the context of the step that runs in this process or has started it; None outside of steps."""
+    return context() if _current is not None or WORKER_VARIABLE in os.environ else None
+
+
 def context() -> Context:
     """Return the context of the step that runs in this process or has started it, or one that records in memory."""
     if _current is None and WORKER_VARIABLE in os.environ:

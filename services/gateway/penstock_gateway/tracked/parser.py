@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from penstock_adapters.files.growing_file import tail_of
 from penstock_contracts.script_runs import ScriptEnvironment, ScriptRunBody, ScriptSource
 from penstock_core.facts import AttemptFinished, Fact, RunRequested
+from penstock_core.ids import NAME_PATTERN
 from penstock_core.pipeline.values import Value
 from penstock_core.shipping import script_end
 from penstock_gateway.file_owner import owner
@@ -34,6 +35,7 @@ class _Begin(BaseModel):
     inputs: dict[str, Any] = Field(default_factory=dict, max_length=1000)
     host: str = Field(default="", max_length=200)
     file: str = Field(default="", max_length=4096)
+    project: str = Field(default="", pattern=f"{NAME_PATTERN}|^$")
 
 
 class _About(BaseModel):
@@ -59,7 +61,7 @@ class RecordedRun:
 
 
 def read(folder: Path, project: str) -> RecordedRun:
-    """Return the run in the folder of a finished script. Blocks.
+    """Return the run in the folder of a finished script; in `project`, if the script names none. Blocks.
 
     Raises:
         InvalidRecordingError: the folder does not contain one.
@@ -69,8 +71,8 @@ def read(folder: Path, project: str) -> RecordedRun:
     if begin is None or begin.run_id != folder.name:
         raise InvalidRecordingError("begin.json is missing, or belongs to another run")
     about = _json(_About, folder / "about.json") or _About()
-    body = ScriptRunBody(**begin.model_dump(exclude={"penstock_tracked", "run_id"}), **dict(about))
-    request = script_facts.request(begin.run_id, project, body, str(owner(folder)))
+    body = ScriptRunBody(**begin.model_dump(exclude={"penstock_tracked", "run_id", "project"}), **dict(about))
+    request = script_facts.request(begin.run_id, begin.project or project, body, str(owner(folder)))
     end = _end(folder, begin)
     about_it = script_facts.about(about.environment, about.source)
     return RecordedRun(request, replace(end, artifacts={**end.artifacts, **about_it}))

@@ -57,12 +57,19 @@ class _StreamEndedError(_RetryableError):
 
 
 class Transport:
-    """Sends requests to the address that `locate` returns."""
+    """Sends requests to the address that `locate` returns, in a project; empty: the default one."""
 
     def __init__(
-        self, locate: Callable[[], Address], timeout: float, patience: float, *, expected: bool = False
+        self,
+        locate: Callable[[], Address],
+        timeout: float,
+        patience: float,
+        *,
+        expected: bool = False,
+        project: str = "",
     ) -> None:
         self.locate = locate
+        self.project = project
         self.timeout = timeout
         self.patience = patience
         self.on_retry: Callable[[str], None] | None = None
@@ -265,6 +272,8 @@ class Transport:
         """Send the request once; raise `RefusedError`, `_RetryableError` or a connection error."""
         address = self.locate()
         sent = {"authorization": f"Bearer {address.token}", **(headers or {})} if address.token else dict(headers or {})
+        if self.project:
+            sent["penstock-project"] = self.project
         if size is not None:
             sent["content-length"] = str(size)
         if query:
