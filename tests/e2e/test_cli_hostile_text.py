@@ -274,6 +274,7 @@ CALLS: dict[str, list[str]] = {
     "admin verify": [],
     "admin backup": ["backup"],
     "admin restore": ["backup"],
+    "admin nats-config": ["nats-keys"],
     "admin gc": ["--dry-run"],
     "admin restore-runs": [],
     "login": [],

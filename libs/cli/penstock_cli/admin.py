@@ -131,6 +131,34 @@ def restore(
     _print_manifest(manifest, folder, "restored from", json=json)
 
 
+@app.command("nats-config")
+def nats_config(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the files.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Write the keys of the services and the accounts of your own NATS servers.
+
+    Keys that exist stay; delete a file to replace its key.
+    """
+    from penstock.client import platform
+
+    platform.check_installed()
+    from penstock_adapters.nats.auth import generated
+    from penstock_core.errors import PenstockError
+
+    try:
+        files = generated.write(folder)
+    except (PenstockError, OSError) as error:
+        output.note(f"error: {folder}: {error}")
+        raise typer.Exit(PLATFORM) from error
+    if json:
+        output.as_json({"files": [str(file) for file in files]})
+        return
+    output.line(f"{folder / generated.CONFIG}: include it in the configuration of every server")
+    output.line(f"{folder}/SERVICE.nk: PENSTOCK_NATS_NKEY of each service, which nobody else may read")
+    output.line(f"{folder / generated.ISSUER}: its content is PENSTOCK_NATS_ISSUER_SEED of the gateways")
+
+
 def _offline(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do the work; exits with an error message if it fails."""
     from penstock_core.errors import PenstockError

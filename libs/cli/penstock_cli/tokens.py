@@ -58,7 +58,9 @@ def list_tokens(json: Json = False) -> None:
 @app.command("create")
 def create(
     name: Name,
-    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="viewer, operator, editor or admin.")],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="viewer, operator, editor, admin, or publisher of events.")
+    ],
     expires: Expires = None,
     json: Json = False,
 ) -> None:
@@ -70,8 +72,10 @@ def create(
         token = connected.client.tokens.create(name, role, expires_in=expires_in)
     if json:
         output.as_json(dataclasses.asdict(token))
-    else:
-        output.line(token.token or "")
+        return
+    output.line(token.token or "")
+    if token.inbox_prefix:
+        output.note(f"NATS clients connect with this token and the inbox prefix {token.inbox_prefix}")
 
 
 @app.command("revoke")

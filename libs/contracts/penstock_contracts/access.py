@@ -67,9 +67,12 @@ class CreateEndpointTokenBody(RequestBody):
 
 
 class CreateTokenBody(CreateEndpointTokenBody):
-    """Create a named token with a role in the project of the request, or in all projects."""
+    """Create a named token with a role in the project of the request, or in all projects.
 
-    role: Role
+    The role `publisher` may only send events, over HTTP or NATS.
+    """
+
+    role: Role | Literal["publisher"]
     all_projects: bool = Field(default=False, description="the role is in all projects, also in those to come")
 
 
@@ -83,7 +86,7 @@ class TokenView(_Model):
     name: str
     principal: str
     project: str
-    role: Role | None
+    role: Role | Literal["publisher"] | None
     created_at: float
     created_by: str = ""
     expires_at: float | None = None
@@ -91,9 +94,13 @@ class TokenView(_Model):
 
 
 class TokenCreated(TokenView):
-    """A new token. `token` is returned only here: the platform stores its hash."""
+    """A new token. `token` is returned only here: the platform stores its hash.
+
+    `inbox_prefix` is that of a NATS client which connects with the token of a publisher.
+    """
 
     token: str
+    inbox_prefix: str | None = None
 
 
 class TokenList(_Model):

@@ -26,6 +26,7 @@ problems.{service}                     problems of streams that a process has no
 replicas.{service}                     heartbeats of replicas with their shards; not stored
 calls.{executor}                       requests to the warm workers of an executor, with a reply; not stored
 endpoints.{executor}                   which endpoints an executor serves; not stored
+published.{project}.{type}             events of publishers, which the gateways store; not stored themselves
 commands.{service}.{verb}              requests with a reply; not stored
 """
 
@@ -124,6 +125,9 @@ ENVIRONMENTS_REQUESTED = "environments.*.*.*.requested"
 """Filter for the requests of builds of environments."""
 
 KILLS = "kills.>"
+
+PUBLISHED = "published"
+"""First word of the subjects of events of publishers, who publish them to `events.{project}.{type}`."""
 
 BUILDER_REGISTER = "commands.builder.register"
 ARTIFACTS_STORE = "commands.artifacts.store"

@@ -98,6 +98,10 @@ def user(name: str) -> Principal:
     return Principal(PrincipalKind.USER, shown or "unknown")
 
 
+PUBLISHER = "publisher"
+"""In place of the role of a token: it may only send events, over HTTP or NATS."""
+
+
 class Permission(enum.StrEnum):
     """What an operation of the API needs: `RESOURCE.VERB`; `read` covers get, list and follow."""
 
@@ -228,13 +232,15 @@ class Grant:
     Attributes:
         roles: by project; `EVERY_PROJECT` for all of them.
         endpoint: the deployment whose endpoint is all that may be used; empty: not limited to one.
-        project: that of the endpoint.
+        project: that of the endpoint, or that to which a publisher sends events; `EVERY_PROJECT` for all.
+        publisher: whether events may be sent, and nothing else done.
     """
 
     principal: Principal
     roles: Mapping[str, Role]
     endpoint: str = ""
     project: str = DEFAULT_PROJECT
+    publisher: bool = False
 
     @property
     def everywhere(self) -> Role | None:
@@ -250,6 +256,8 @@ class Grant:
         """Return whether an operation that needs a permission is allowed in a project."""
         if self.endpoint:
             return permission is Permission.ENDPOINTS_CALL and project == self.project
+        if self.publisher:
+            return permission is Permission.EVENTS_SEND and self.project in (project, EVERY_PROJECT)
         role = self.everywhere if permission in PLATFORM_PERMISSIONS else self.role(project)
         return role is not None and permission in ROLE_PERMISSIONS[role]
 
@@ -262,8 +270,9 @@ class AccessToken:
 
     Attributes:
         project: in which the token has its role; `EVERY_PROJECT` for all of them.
-        role: None for a token of an endpoint.
+        role: None for a token of an endpoint or of a publisher.
         endpoint: the deployment whose endpoint is all that the token may use; empty: the token is not limited to one.
+        publisher: whether the token may only send events to the project, over HTTP or NATS.
         created_at: Unix seconds.
         expires_at: Unix seconds from which the token is refused; None: never.
     """
@@ -275,6 +284,7 @@ class AccessToken:
     project: str
     role: Role | None = None
     endpoint: str = ""
+    publisher: bool = False
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -299,7 +309,13 @@ class AccessToken:
     def grant(self) -> Grant:
         """What the token may do."""
         roles = {self.project: self.role} if self.role is not None and not self.endpoint else {}
-        return Grant(principal=self.principal, roles=roles, endpoint=self.endpoint, project=self.project)
+        return Grant(
+            principal=self.principal,
+            roles=roles,
+            endpoint=self.endpoint,
+            project=self.project,
+            publisher=self.publisher,
+        )
 
     def expired(self, now: float) -> bool:
         """Return whether the token is refused at a time, because it has expired."""

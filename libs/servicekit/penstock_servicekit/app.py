@@ -71,7 +71,7 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
     try:
         await _declare(bus, settings)
         services = {
-            part: build(ServiceContext(part, bus, broker, logs.get(part), replica_name(part, suffix), fail))
+            part: build(ServiceContext(part, bus, broker, logs.get(part), replica_name(part, suffix), fail, where))
             for part, build in builders.items()
         }
         await running.app.start()

@@ -66,6 +66,7 @@ class Servers:
     security: NatsSecurity
     credentials: str
     """Where the credentials come from, for error messages."""
+    tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
         return ", ".join(url.partition("://")[2] for url in self.urls)
@@ -88,7 +89,8 @@ def servers(urls: str, settings: ServiceSettings | None = None) -> Servers:
         "PENSTOCK_NATS_CREDS": settings and settings.nats_creds,
         "PENSTOCK_NATS_NKEY": settings and settings.nats_nkey,
     }
-    given = [name for name, path in files.items() if path]
+    seed = settings.nats_seed.get_secret_value().strip() if settings and settings.nats_seed else ""
+    given = [name for name, path in files.items() if path] + (["PENSTOCK_NATS_SEED"] if seed else [])
     if len(in_urls) > 1:
         raise ConnectionSettingsError(
             "the URLs in PENSTOCK_NATS_URL have different credentials: give all of them the same, or only one of them"
@@ -96,18 +98,21 @@ def servers(urls: str, settings: ServiceSettings | None = None) -> Servers:
     if len(given) + len(in_urls) > 1:
         names = " and ".join([*given, *(["the credentials in PENSTOCK_NATS_URL"] if in_urls else [])])
         raise ConnectionSettingsError(f"{names} are both set: a connection has one kind of credentials")
-    for name in given:
+    for name in files.keys() & set(given):
         _readable(name, files[name])
     if settings is not None and settings.nats_creds:
         security: NatsSecurity = NatsCredentials.from_file(settings.nats_creds, ssl_context=tls)
     elif settings is not None and settings.nats_nkey:
         security = NatsNKey.from_file(settings.nats_nkey, ssl_context=tls)
+    elif seed:
+        _check_seed(seed)
+        security = NatsNKey.from_seed(seed, ssl_context=tls)
     elif in_urls:
         user, password = next(iter(in_urls))
         security = NatsUserPassword(user, password, ssl_context=tls) if password else NatsToken(user, ssl_context=tls)
     else:
         security = NatsSecurity(ssl_context=tls)
-    return Servers(clean, security, given[0] if given else "PENSTOCK_NATS_URL")
+    return Servers(clean, security, given[0] if given else "PENSTOCK_NATS_URL", tls)
 
 
 @dataclass(slots=True)
@@ -268,6 +273,15 @@ def _load(name: str, path: Path | None, load: Callable[[], T]) -> T:
         return load()
     except (OSError, ValueError) as error:
         raise ConnectionSettingsError(f"{name}: {path} cannot be used: {error}") from error
+
+
+def _check_seed(seed: str) -> None:
+    from penstock_adapters.nats.auth import keys  # its library takes long to import
+
+    try:
+        keys.public(seed)
+    except keys.InvalidSeedError as error:
+        raise ConnectionSettingsError("PENSTOCK_NATS_SEED is not the seed of an nkey, which begins with SU") from error
 
 
 def _readable(name: str, path: Path | None) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-SECRET = re.compile(r"PENSTOCK_((.*_)?(TOKEN|SECRET|KEY|PASSWORD|NATS_URL|DATABASE_URL|SMTP_URL)|SECRET_.+)")
+SECRET = re.compile(r"PENSTOCK_((.*_)?(TOKEN|SECRET|KEY|SEED|PASSWORD|NATS_URL|DATABASE_URL|SMTP_URL)|SECRET_.+)")
 """Names of the environment variables that are taken out of the environment."""
 
 _ALSO_OVERWRITTEN = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

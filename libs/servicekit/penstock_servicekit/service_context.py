@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts.commands import Parked
 from penstock_core.errors import UnavailableError
+from penstock_servicekit.nats_connection import Servers
 
 
 class Service(Protocol):
@@ -56,6 +57,8 @@ class ServiceContext:
     name: str
     fail: Callable[[str], object] = lambda why: None
     """Ends the process, so that its supervisor restarts it."""
+    servers: Servers | None = None
+    """Where the connection is to; None if the service was given an open connection, as in tests."""
 
     def task(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a loop as a task. When it fails, the process ends."""

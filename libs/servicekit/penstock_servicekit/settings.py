@@ -23,6 +23,7 @@ class ServiceSettings(BaseSettings):
     )
     nats_creds: Path | None = Field(default=None, description="NATS credentials file, with a JWT and its seed")
     nats_nkey: Path | None = Field(default=None, description="file with the seed of an nkey, to authenticate to NATS")
+    nats_seed: SecretStr | None = Field(default=None, description="the seed itself, instead of a file with it")
     nats_ca: Path | None = Field(
         default=None, description="certificates of the authorities that sign those of NATS servers; implies TLS"
     )

@@ -38,6 +38,7 @@ from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.audit_trail import AuditTrail
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.cached_tokens import CachedTokens
+from penstock_gateway.access.nats_access import CalloutKeys, NatsAccess
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.api_description import routes as description_routes
 from penstock_gateway.api_description.api_description import ApiDescription
@@ -55,6 +56,7 @@ from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments import routes as environment_routes
 from penstock_gateway.events import routes as event_routes
+from penstock_gateway.events.nats_intake import NatsIntake
 from penstock_gateway.features import Features
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
@@ -283,17 +285,24 @@ class Gateway:
         return self._task is not None and not self._task.done() and self._context.bus.client.is_connected
 
 
-def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
+def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKeys | None = None) -> Gateway:
     """Wire the features of the gateway.
+
+    Args:
+        context: of the service.
+        settings: of the gateway.
+        callout: how it answers the NATS servers; by default as the settings say.
 
     Raises:
         MissingTokenError: neither the settings nor the state folder have a token.
         OpenLineageUnavailableError: an OpenLineage service is configured and its library is not installed.
         NotificationSettingsError: a setting of notifications is invalid.
+        InvalidSeedError: the seed of the issuer is invalid.
     """
     bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
     tokens = CachedTokens(NatsTokens(bus), context)
+    nats_access = NatsAccess(context, callout or _callout_keys(settings), tokens)
     trail = AuditTrail(AuditLog(bus), context)
     users = user_access.configure(settings, NatsRevocations(bus))
     closing = asyncio.Event()
@@ -374,6 +383,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         named_tokens,
         SecretsService(secrets),
         users,
+        nats_access,
         trail,
         health,
         auditor,
@@ -393,6 +403,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         run_announcer,
     )
     background: list[Background] = [
+        nats_access,
+        NatsIntake(context, events),
         read_model,
         auditor,
         questions,
@@ -416,6 +428,15 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     authenticator = Authenticator(token, principal, tokens, users.oidc)
     app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log, trail=trail)
     return Gateway(context, settings, app, background, closing)
+
+
+def _callout_keys(settings: GatewaySettings) -> CalloutKeys | None:
+    if settings.nats_issuer_seed is None:
+        return None
+    from penstock_adapters.nats.auth import keys  # its library takes long to import
+
+    issuer = settings.nats_issuer_seed.get_secret_value().strip()
+    return CalloutKeys(issuer, {"nkeys_seed_str": keys.callout_user(issuer)})
 
 
 def _token(settings: GatewaySettings) -> tuple[str, Principal]:

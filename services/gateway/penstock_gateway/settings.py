@@ -17,6 +17,11 @@ class GatewaySettings(SecretSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; this machine only by default")
     port: int = Field(default=8765, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     token: SecretStr | None = Field(default=None, description="bearer token; by default the one in the file home/token")
+    nats_issuer_seed: SecretStr | None = Field(
+        default=None,
+        description="seed of the key by which gateways admit publishers and runners to NATS, see `penstock admin "
+        "nats-config`",
+    )
     public_url: str = Field(
         default="",
         description="URL at which people reach the gateway, used in links; by default that of the request",

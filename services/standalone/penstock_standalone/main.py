@@ -101,7 +101,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bo
         else:
             url = settings.nats_url.get_secret_value()
         state.token()
-        running = await app.compose(url, settings, _builders(settings, state))
+        running = await app.compose(url, settings, _builders(settings, state, server))
         gateway = cast("Gateway", running.services["gateway"])
         state.write_note(
             {
@@ -136,7 +136,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bo
     return 1 if failure else 0
 
 
-def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app.Builder]:
+def _builders(settings: StandaloneSettings, state: StateFolder, server: EmbeddedServer) -> dict[str, app.Builder]:
     """The services with their settings. Imported here, after the NATS server was started, to save time."""
     import penstock_artifacts.app
     import penstock_artifacts.settings
@@ -146,6 +146,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
     import penstock_cron.settings
     import penstock_executor.app
     import penstock_executor.settings
+    import penstock_gateway.access.nats_access
     import penstock_gateway.app
     import penstock_gateway.settings
     import penstock_scheduler.app
@@ -164,6 +165,11 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
     triggers = penstock_triggers.settings.TriggersSettings(home=home)
     # The token is that of the state folder, whatever PENSTOCK_TOKEN says; its principal is the owner of the folder.
     gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=None)
+    # With servers of the user, PENSTOCK_NATS_ISSUER_SEED says how to answer them.
+    login = {"user": server.callout.name, "password": server.callout.password}
+    callout = (
+        penstock_gateway.access.nats_access.CalloutKeys(server.issuer, login) if settings.nats_url is None else None
+    )
     return {
         "artifacts": lambda context: penstock_artifacts.app.build(context, artifacts),
         "builder": lambda context: penstock_builder.app.build(context, builder),
@@ -171,5 +177,5 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
         "executor": lambda context: penstock_executor.app.build(context, executor),
         "cron": lambda context: penstock_cron.app.build(context, cron),
         "triggers": lambda context: penstock_triggers.app.build(context, triggers),
-        "gateway": lambda context: penstock_gateway.app.build(context, gateway),
+        "gateway": lambda context: penstock_gateway.app.build(context, gateway, callout),
     }

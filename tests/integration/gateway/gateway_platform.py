@@ -36,6 +36,7 @@ from penstock_core.facts import (
 )
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Output, Param, Value
+from penstock_gateway.access.nats_access import CalloutKeys
 from penstock_gateway.app import Gateway, build
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit import logs, nats_connection
@@ -199,17 +200,19 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
     await server.start()
     supervisor = asyncio.create_task(server.supervise())
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    broker, bus = await nats_connection.connect(nats_connection.servers(server.url), "gateway-test", failed)
+    where = nats_connection.servers(server.url)
+    broker, bus = await nats_connection.connect(where, "gateway-test", failed)
     try:
         await bootstrap(bus, pools=["default"])
         offer = commands.Offer(pool="*", slots=4, cpu=4, memory=2**33, gpu=0)
         holder = commands.LeaseHolder(machine="", pid=1, began="", work="", duration=1e6, offer=offer)
         await Bucket(bus, subjects.LEASES_BUCKET).put("executor", holder.model_dump_json().encode())
-        context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test")
+        context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test", servers=where)
         defaults = {"home": root, "port": 0, "token": SecretStr(TOKEN), "max_blob": 1_000_000, "stop_timeout": 4.0}
         defaults["secrets_key_file"] = root.with_name(f"{root.name}-keys") / "secrets.keys"
         defaults["secrets_folder"] = root.with_name(f"{root.name}-secrets")
-        gateway = build(context, GatewaySettings(**(defaults | changes)))
+        callout = CalloutKeys(server.issuer, {"user": server.callout.name, "password": server.callout.password})
+        gateway = build(context, GatewaySettings(**(defaults | changes)), callout)
         store = FolderArtifacts(root / "artifacts")
         info = commands.StoreInfo(kind="folder", root=str(store.root))
         platform = Platform(gateway, context, NatsRunLog(bus, "test"), store, server, root, info)

@@ -1,8 +1,8 @@
 """The embedded nats-server: a supervised child process on a loopback port, its store under the state folder.
 
 Promise: acknowledged messages are on disk (`sync_interval: always` by default); the server is reachable from this
-machine only and needs a token; it ends when this process ends, also when that is killed; a killed server is restarted
-on the same port and store, so that clients reconnect.
+machine only and needs a password; it ends when this process ends, also when that is killed; a killed server is
+restarted on the same port and store, so that clients reconnect.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from penstock_adapters.nats.auth.accounts import Login, server_config
 from penstock_core.errors import PenstockError
 
 MAX_PAYLOAD = 8 * 1024 * 1024
@@ -60,13 +61,17 @@ class EmbeddedServer:
         self._on_restart = on_restart
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._token = secrets.token_hex(24)
+        self._services = Login("services", secrets.token_hex(24))
+        self.callout = Login("callout", secrets.token_hex(24))
+        """The user of the gateway that answers about the credentials of others."""
+        self.issuer = ""
+        """Seed of the key that signs these answers; once it was started."""
         self._stopping = False
 
     @property
     def url(self) -> str:
-        """Address with the token in it."""
-        return f"nats://{self._token}@127.0.0.1:{self._port}"
+        """Address with the user and password of the services in it."""
+        return f"nats://{self._services.name}:{self._services.password}@127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -156,6 +161,7 @@ class EmbeddedServer:
             process.wait()
 
     def _write_settings(self) -> None:
+        self.issuer, public = self._issuer_keys()
         settings = self._folder / "server.conf"
         sync = "sync_interval: always" if self._fsync else ""
         text = (
@@ -163,14 +169,23 @@ class EmbeddedServer:
             f"server_name: penstock\n"
             f"max_payload: {MAX_PAYLOAD}\n"
             f"write_deadline: 10s\n"
-            f'authorization {{ token: "{self._token}" }}\n'
             # Streams have their own limits; without this the server refuses those that exceed a small disk.
             f'jetstream {{ store_dir: "{self._folder}", max_file_store: 1TB, {sync} }}\n'
+            + server_config([self._services], self.callout, public)
         )
-        with contextlib.suppress(FileNotFoundError):
-            settings.unlink()
-        with open(settings, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(text)
+        _write_secret(settings, text)
+
+    def _issuer_keys(self) -> tuple[str, str]:
+        """Return the seed and the public key of the issuer, which are made once: the library for them starts slowly."""
+        file = self._folder / "issuer"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            seed, public = file.read_text().split()
+            return seed, public
+        from penstock_adapters.nats.auth import keys
+
+        seed = keys.new_account()
+        _write_secret(file, f"{seed} {keys.public(seed)}\n")
+        return seed, keys.public(seed)
 
     async def _answers(self, timeout: float, log: Path) -> None:
         deadline = time.monotonic() + timeout
@@ -184,6 +199,15 @@ class EmbeddedServer:
                 return
             await asyncio.sleep(0.005)
         raise NatsServerError(f"nats-server did not answer within {timeout:.0f} s: {_tail(log)}")
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Replace a file by one that only its owner can read, at once: a crash leaves the old or the new one."""
+    part = path.with_name(f".{path.name}")
+    part.unlink(missing_ok=True)
+    with open(part, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(text)
+    part.replace(path)
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:

@@ -35,6 +35,7 @@ class Token:
         last_used_at: when it was used last, about to the minute; None: not yet.
         created_by: the principal that created it.
         token: the token itself; only after `Tokens.create`, since the platform stores its hash.
+        inbox_prefix: of a NATS client that connects with a new token of a publisher.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Token:
     expires_at: float | None = None
     last_used_at: float | None = None
     token: str | None = None
+    inbox_prefix: str | None = None
 
     def __repr__(self) -> str:
         return f"Token({self.name!r})"
@@ -66,7 +68,7 @@ class Tokens:
 
         Args:
             name: of the token.
-            role: `viewer`, `operator`, `editor` or `admin`.
+            role: `viewer`, `operator`, `editor` or `admin`, or `publisher`: it may only send events, over HTTP or NATS.
             expires_in: seconds until it is refused; None: never.
 
         Raises:

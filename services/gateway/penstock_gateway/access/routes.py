@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request
 from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList, WhoAmI
 from penstock_core import access
 from penstock_core.access import Permission, Role
+from penstock_gateway.access.nats_access import NatsAccess
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.errors import ForbiddenError
 from penstock_gateway.http.bodies import JsonRoute
@@ -47,7 +48,8 @@ async def create_token(
     if body.all_projects and granted(request).everywhere is not Role.ADMIN:
         raise ForbiddenError("Only an admin of all projects can create a token for all projects")
     where = access.EVERY_PROJECT if body.all_projects else project
-    return await tokens.create(body.name, by, where, role=body.role, expires_in=body.expires_in)
+    role = body.role if isinstance(body.role, Role) else None
+    return await tokens.create(body.name, by, where, role=role, publisher=role is None, expires_in=body.expires_in)
 
 
 @router.delete(
@@ -55,9 +57,11 @@ async def create_token(
 )
 async def revoke_token(
     tokens: NamedTokens,
+    nats_access: Annotated[NatsAccess, feature(NatsAccess)],
     request: Request,
     project: Project,
     name: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)],
 ) -> None:
-    """Requests with it are refused from now on. Facts keep its name."""
+    """Requests with it are refused from now on, and NATS connections are closed. Facts keep its name."""
     await tokens.revoke(name, project, every=granted(request).everywhere is Role.ADMIN)
+    nats_access.check_soon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
+from penstock_adapters.nats.auth.admission import publisher_inbox
 from penstock_contracts.access import TokenCreated, TokenList, TokenView
 from penstock_core import access, ids
 from penstock_core.access import AccessToken, Role, TokenStore
@@ -32,16 +33,18 @@ class Tokens:
         *,
         role: Role | None = None,
         endpoint: str = "",
+        publisher: bool = False,
         expires_in: float | None = None,
     ) -> TokenCreated:
-        """Create a token of 256 random bits, with a role in a project or for an endpoint alone.
+        """Create a token of 256 random bits: with a role in a project, for an endpoint alone, or for events alone.
 
         Args:
             name: of the token.
             by: the principal that creates it.
             project: to which it is limited; `EVERY_PROJECT`: to none.
-            role: in the project; None for a token of an endpoint.
+            role: in the project; None for a token of an endpoint or of a publisher.
             endpoint: the deployment whose endpoint is all that it may use.
+            publisher: whether it may only send events.
             expires_in: seconds until it is refused; None: never.
 
         Raises:
@@ -56,11 +59,13 @@ class Tokens:
             project=project,
             role=role,
             endpoint=endpoint,
+            publisher=publisher,
             expires_at=None if expires_in is None else now + expires_in,
         )
         if token.full_name == access.DEFAULT_TOKEN or not await self._store.create(token):
             raise ConflictError(f"A token named {name!r} exists", "choose another name, or revoke that token first")
-        return TokenCreated(**_view(token).model_dump(), token=text)
+        inbox = publisher_inbox(token) if publisher else None
+        return TokenCreated(**_view(token).model_dump(), token=text, inbox_prefix=inbox)
 
     async def revoke(self, name: str, project: str, endpoint: str = "", *, every: bool = False) -> None:
         """Delete a token of an endpoint or of a project; requests with it are refused from now on.
@@ -95,7 +100,7 @@ def _view(token: AccessToken, used_at: float | None = None) -> TokenView:
         name=token.name,
         principal=str(token.principal),
         project=token.project,
-        role=token.role,
+        role=access.PUBLISHER if token.publisher else token.role,
         created_at=token.created_at,
         created_by=token.created_by,
         expires_at=token.expires_at,

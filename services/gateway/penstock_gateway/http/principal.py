@@ -107,6 +107,8 @@ def check_permission(request: Request, permission: Permission) -> None:
         raise ForbiddenError(
             f"The permission {permission} is missing: {who} may only call the endpoint of a deployment"
         )
+    if grant.publisher:
+        raise ForbiddenError(f"The permission {permission} is missing: {who} may only send events")
     everywhere = permission in access.PLATFORM_PERMISSIONS
     role = grant.everywhere if everywhere else grant.role(project)
     has = f"has the role {role}" if role is not None else "has no role"
