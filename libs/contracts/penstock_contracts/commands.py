@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock_core.capacity import DeclaredEnvironment
 from penstock_core.ids import NAME_PATTERN
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.queries import series
@@ -42,6 +43,7 @@ class Offer(_Model):
     cpu: float | None = None
     memory: int | None = None
     gpu: int | None = None
+    pods: bool = False
 
 
 class LeaseHolder(_Model):
@@ -126,6 +128,13 @@ class Version(_Model):
     pipeline: Pipeline
     registered_at: float
     registered_by: str = Field(default="", description="principal")
+
+    def declared(self) -> dict[str, DeclaredEnvironment]:
+        """Return where its environments can be used, by name."""
+        return {
+            name: DeclaredEnvironment(image=bool(one.image), installable=not one.image_only)
+            for name, one in self.environments.items()
+        }
 
 
 class Publication(_Model):

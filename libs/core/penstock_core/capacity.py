@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from penstock_core.frozen import frozen
 from penstock_core.pipeline.ir import Kind, Pipeline, StepSpec
@@ -17,7 +17,7 @@ _SHOWN = 10
 class Capacity:
     """What a connected executor offers: `slots` attempts at once, `cpu` cores, `memory` bytes, `gpu` devices.
 
-    None where that is not known: a cluster decides.
+    None where that is not known: a cluster decides. `pods`: whether its attempts run in pods.
     """
 
     executor: str
@@ -26,6 +26,15 @@ class Capacity:
     cpu: float | None = None
     memory: int | None = None
     gpu: int | None = None
+    pods: bool = False
+
+
+@frozen(kw_only=True)
+class DeclaredEnvironment:
+    """Where an environment can be used: in pods if it has an `image`, in processes if it is `installable`."""
+
+    image: bool
+    installable: bool
 
 
 @frozen(kw_only=True)
@@ -51,8 +60,10 @@ class Available:
 Problem = tuple[str, str]
 
 
-def problems(pipeline: Pipeline, available: Available) -> list[Problem]:
-    """Return the steps whose pool does not exist, or whose resources no executor of it has.
+def problems(
+    pipeline: Pipeline, available: Available, environments: Mapping[str, DeclaredEnvironment] | None = None
+) -> list[Problem]:
+    """Return the steps whose pool does not exist, or whose resources or environment no executor of it has.
 
     A step of a pool without connected executors is no problem: it waits for one. So does a step for which an executor
     that restarts is large enough.
@@ -70,6 +81,10 @@ def problems(pipeline: Pipeline, available: Available) -> list[Problem]:
             more = f"; and {len(serving) - _SHOWN} more" if len(serving) > _SHOWN else ""
             message = f"no executor of pool {spec.pool!r} has {missing}{_place(spec)}; it has {have}{more}"
             found.append((f"steps.{spec.name}.resources", message))
+        declared = (environments or {}).get(spec.environment or "")
+        if declared is not None and serving and (why := _unusable(declared, available.expected(spec.pool))):
+            message = f"environment {spec.environment!r} cannot be used in pool {spec.pool!r}{_place(spec)}: {why}"
+            found.append((f"steps.{spec.name}.environment", message))
     return found
 
 
@@ -105,6 +120,18 @@ def _missing(spec: StepSpec, serving: Sequence[Capacity]) -> str:
         (need.gpu, _gpus(need.gpu)),
     ]
     return ", ".join(text for amount, text in wanted if amount)
+
+
+def _unusable(declared: DeclaredEnvironment, serving: Sequence[Capacity]) -> str:
+    """Return why no executor can use an environment; empty if one can."""
+    if any(declared.image if one.pods else declared.installable for one in serving):
+        return ""
+    if not declared.image:
+        return (
+            "its steps run in pods, and the environment has no image. Set PENSTOCK_IMAGES_REPOSITORY for the builder, "
+            "then `penstock env update FILE`"
+        )
+    return "its steps run in processes, and the environment is an image. Declare requirements, or use a pool of pods"
 
 
 def _fits(need: float | None, offer: float | None) -> bool:

@@ -59,6 +59,15 @@ POOL, RUN, KEY, ATTEMPT = "PENSTOCK_POOL", "PENSTOCK_RUN", "PENSTOCK_STEP", "PEN
 POD_NAME, POD_UID, NODE = "PENSTOCK_POD_NAME", "PENSTOCK_POD_UID", "PENSTOCK_NODE"
 """Variables that identify the pod."""
 
+RUNNER = "/penstock-runner"
+"""Volume with a copy of the runner, in pods whose image is that of an environment."""
+
+RUNNER_MODULES, RUNNER_LIBRARIES = f"{RUNNER}/modules", f"{RUNNER}/libraries"
+"""Its folders: what steps import, too, and what only the runner imports."""
+
+COPY_RUNNER = "--copy-runner"
+"""Argument of the runner: copy it to that volume, and exit."""
+
 WORK = "PENSTOCK_WORK"
 """Variable with a folder that the runner may write to."""
 

@@ -62,6 +62,7 @@ class Target:
     version: int
     limited_pools: Collection[str] = ()
     available: capacity.Available | None = None
+    environments: Mapping[str, capacity.DeclaredEnvironment] | None = None
 
 
 @frozen(kw_only=True)
@@ -113,7 +114,8 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
     pipeline = target.pipeline
     values, problems = _values(pipeline.params, inputs)
     problems += _label_problems(options.labels or {}) + _refresh_problems(pipeline, options)
-    problems += capacity.problems(pipeline, target.available) if target.available is not None else []
+    if target.available is not None:
+        problems += capacity.problems(pipeline, target.available, target.environments)
     if problems:
         raise InvalidInputsError(invalid(pipeline.name), problems)
     seconds = pipeline.deadline if options.deadline is None else options.deadline

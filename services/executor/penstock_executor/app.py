@@ -113,7 +113,7 @@ class ExecutorApp:
         """What this executor offers to steps: of pods, the cluster decides."""
         settings = self._settings
         if isinstance(self._platform, PodPlatform):
-            return Offer(pool=settings.pool, slots=settings.slots)
+            return Offer(pool=settings.pool, slots=settings.slots, pods=True)
         return Offer(
             pool=settings.pool,
             slots=settings.slots,

@@ -37,6 +37,7 @@ async def start(
         service.runner,
         platform.ended,
         platform.show_waiting,
+        platform.image,
         await KubernetesApi.connect(),
         config,
         settings.lease,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from penstock_contracts import subjects
-from penstock_contracts.commands import EnvironmentInfo, Version
+from penstock_contracts.commands import EnvironmentInfo, LockedEnvironment, Version
 from penstock_core.artifacts import folders
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
@@ -47,9 +47,28 @@ class PodPlatform(NatsPlatform):
     """Adds what only pods need."""
 
     async def digests(self, attempt: AttemptRequested) -> tuple[str, str]:
-        """See the base: the image stands in for the environment of the version."""
+        """See the base: without a declared environment, the image of the pool stands in for that of the version."""
         version = await self._version(attempt)
-        return version.environment.digest, version.source
+        found = _declared(version, attempt).content() if attempt.environment else version.environment.digest
+        return found, version.source
+
+    async def image(self, attempt: AttemptRequested) -> str:
+        """Return the image of an attempt's declared environment; empty if it declares none.
+
+        Raises:
+            WorkplaceError: the version or the environment does not exist, or it has no image.
+            UnavailableError: the version could not be read now.
+        """
+        if not attempt.environment:
+            return ""
+        found = _declared(await self._version(attempt), attempt)
+        if not found.image:
+            raise WorkplaceError(
+                f"environment {attempt.environment!r} has no image, which steps in pods need: set "
+                "PENSTOCK_IMAGES_REPOSITORY for the builder, then `penstock env update FILE` and register again; or "
+                "run the step in a pool of processes"
+            )
+        return found.image
 
     async def put(self, made: Iterable[Value]) -> None:
         """Check that the artifacts are in the store, where the runner has put them, and keep them from collection.
@@ -72,11 +91,6 @@ class PodPlatform(NatsPlatform):
                 "the artifact store is a folder of the platform's machine, which pods cannot reach: set "
                 "PENSTOCK_ARTIFACTS_URL to s3://BUCKET/PREFIX for the artifacts service"
             )
-        if attempt.environment:
-            raise WorkplaceError(
-                f"environment {attempt.environment!r} cannot be installed in pods, which have what their image has: "
-                "install it in the image, or run the step in a pool of processes"
-            )
         if attempt.nodes > 1:
             raise WorkplaceError(
                 f"a step with {attempt.nodes} nodes cannot run in pods: run it in a pool of processes, on one machine"
@@ -90,7 +104,7 @@ class PodPlatform(NatsPlatform):
             objects |= await self._files(reference)
         return PodSupplies(
             source=version.source,
-            environment=version.environment if check_environment else None,
+            environment=_compared(version, attempt, check_environment=check_environment),
             checkpoint=checkpoint,
             limit=await self.mirror.limit(),
             objects=frozenset(objects),
@@ -123,3 +137,19 @@ class PodPlatform(NatsPlatform):
             return set()
         path = await self.mirror.local_file(reference.sha256)
         return set(folders.decode(path.read_bytes()).objects())
+
+
+def _declared(version: Version, attempt: AttemptRequested) -> LockedEnvironment:
+    found = version.environments.get(attempt.environment)
+    if found is None:
+        name = f"{attempt.pipeline} v{attempt.version}"
+        raise WorkplaceError(f"{name} has no environment {attempt.environment!r}: register it again")
+    return found
+
+
+def _compared(version: Version, attempt: AttemptRequested, *, check_environment: bool) -> EnvironmentInfo | None:
+    """Return what the image must have: of a declared environment the version of Python, as an own image may differ."""
+    if attempt.environment:
+        found = _declared(version, attempt)
+        return EnvironmentInfo(version=found.version, digest=found.digest)
+    return version.environment if check_environment else None

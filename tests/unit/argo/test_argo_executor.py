@@ -13,7 +13,7 @@ from penstock_adapters.argo import informer, manifest
 from penstock_adapters.argo.api import ApiError
 from penstock_adapters.argo.config import ArgoConfig
 from penstock_adapters.argo.executor import ArgoExecutor, SubmissionRefusedError
-from penstock_core.errors import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.shipping.messages import AttemptKey
 
@@ -87,9 +87,12 @@ class Bench:
         self.in_log: list[AttemptKey] = []
         self.offers: list[tuple[str, AttemptKey]] = []
         self.takes = True
+        self.images: dict[str, str] = {}
+        self.found = asyncio.Event()
+        self.found.set()
         given: Json = {"image": "i", "nats": {"name": "n", "key": "k"}, "worker_idle": 0, "queue_timeout": 1e9}
         self.executor = ArgoExecutor(
-            "e", "p", self, self._has, self._runner, self._ended, lambda *_: None, self.api,  # type: ignore[arg-type]
+            "e", "p", self, self._has, self._runner, self._ended, lambda *_: None, self._image, self.api,  # type: ignore[arg-type]
             ArgoConfig.model_validate(given | settings), 30.0, lambda *_, **__: None,
         )  # fmt: skip
         self.executor.offer = self._offer
@@ -105,6 +108,12 @@ class Bench:
 
     def _runner(self, request: AttemptRequested) -> str:
         return self.owned.get((request.run_id, request.key, request.attempt), "")
+
+    async def _image(self, request: AttemptRequested) -> str:
+        await self.found.wait()
+        if request.environment and request.environment not in self.images:
+            raise PenstockError("it has no image")
+        return self.images.get(request.environment, "")
 
     async def _ended(self, attempts: list[AttemptKey]) -> list[AttemptKey]:
         return [one for one in attempts if one in self.in_log]
@@ -227,7 +236,7 @@ async def test_orphans_are_deleted_and_the_workflows_of_others_are_not(bench: Be
 
 async def test_an_idle_worker_of_the_class_is_preferred_to_a_new_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, worker_idle=60) as bench:
-        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        work_class = manifest.work_class(attempt(A), bench.executor._config, "")
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         bench.executor.announced("u2", "penstock-y", "another class", idle=True)
         await bench.executor.submit(attempt(A))
@@ -243,7 +252,7 @@ async def test_a_worker_that_becomes_idle_takes_an_attempt_whose_pod_has_not_sta
 ) -> None:
     async with running(monkeypatch, worker_idle=60) as bench:
         await bench.executor.submit(attempt(A))
-        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        work_class = manifest.work_class(attempt(A), bench.executor._config, "")
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         async with asyncio.timeout(20):
             while not bench.api.deleted:
@@ -282,7 +291,7 @@ async def test_an_attempt_that_is_cancelled_while_a_worker_is_asked_ends(monkeyp
             return True
 
         bench.executor.offer = offer
-        work_class = manifest.work_class(attempt(A), bench.executor._config)
+        work_class = manifest.work_class(attempt(A), bench.executor._config, "")
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         submitting = asyncio.create_task(bench.executor.submit(attempt(A)))
         await asked.wait()
@@ -329,3 +338,43 @@ async def test_an_attempt_that_is_cancelled_while_kubernetes_refuses_its_workflo
             while manifest.name(("r", "c", 1)) not in bench.api.created:  # the executor still watches the cluster
                 await asyncio.sleep(0.01)
         assert len(bench.ends) == 1
+
+
+async def test_an_attempt_runs_in_the_image_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, worker_idle=60) as bench:
+        bench.images["train"] = "r@sha256:1"
+        with pytest.raises(PenstockError, match="it has no image"):
+            await bench.executor.submit(attempt(A, environment="other"))
+        assert not bench.api.created and not bench.ends
+        other = manifest.work_class(attempt(A), bench.executor._config, "")
+        bench.executor.announced("u1", "penstock-x", other, idle=True)
+        await bench.executor.submit(attempt(A, environment="train"))
+        assert bench.api.created == [manifest.name(A)] and not bench.offers
+        mine = bench.executor.worker(attempt(A, environment="train"))
+        assert mine is not None and mine["class"] not in ("", other)
+        assert bench.executor.worker(attempt(B)) is None
+
+
+async def test_an_attempt_that_is_cancelled_while_its_image_is_looked_up_ends(bench: Bench) -> None:
+    bench.found.clear()
+    submitting = asyncio.create_task(bench.executor.submit(attempt(A)))
+    await asyncio.sleep(0.05)
+    await bench.executor.cancel(*A, "not needed")
+    assert await bench.until_ended() == [(Outcome.CANCELLED, "Cancelled")]
+    bench.found.set()
+    await submitting
+    assert not bench.api.created
+
+
+async def test_an_attempt_with_a_fresh_pod_gets_no_worker_and_its_pod_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, worker_idle=60) as bench:
+        alone = attempt(A, fresh_pod=True)
+        work_class = manifest.work_class(alone, bench.executor._config, "")
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        await bench.executor.submit(alone)
+        bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        await asyncio.sleep(0.1)
+        assert bench.api.created == [manifest.name(A)] and not bench.offers
+        assert bench.executor.worker(alone) is None

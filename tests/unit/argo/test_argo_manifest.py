@@ -25,6 +25,7 @@ FOLDERS = [
     ROOT.parents[1] / "shared/argo",
 ]
 SCHEMAS = next((sorted(folder.glob("workflow-schema-*.json")) for folder in FOLDERS if folder.is_dir()), [])
+IMAGE = "registry.example/environments@sha256:" + "a" * 64
 KIND = "io.argoproj.workflow.v1alpha1.Workflow"
 
 SMALL: Json = {"image": "registry.example/steps:1", "nats": {"name": "penstock-nats", "key": "url"}}
@@ -165,13 +166,14 @@ def test_the_deadline_of_a_pod_that_stays_covers_attempts_that_follow() -> None:
 def test_pods_are_shared_within_a_project_with_the_same_resources_and_configuration() -> None:
     config_ = ArgoConfig.model_validate(SMALL)
     classes = [
-        manifest.work_class(attempt(), config_),
-        manifest.work_class(attempt(project="other"), config_),
-        manifest.work_class(attempt(resources=Resources(memory=1)), config_),
-        manifest.work_class(attempt(), ArgoConfig.model_validate(FULL)),
+        manifest.work_class(attempt(), config_, ""),
+        manifest.work_class(attempt(project="other"), config_, ""),
+        manifest.work_class(attempt(resources=Resources(memory=1)), config_, ""),
+        manifest.work_class(attempt(), ArgoConfig.model_validate(FULL), ""),
+        manifest.work_class(attempt(), config_, IMAGE),
     ]
-    assert len(set(classes)) == 4
-    assert manifest.work_class(attempt(run_id="r2", key="x", version=9), config_) == classes[0]
+    assert len(set(classes)) == 5
+    assert manifest.work_class(attempt(run_id="r2", key="x", version=9), config_, "") == classes[0]
 
 
 @pytest.mark.parametrize(
@@ -196,3 +198,18 @@ def test_a_missing_configuration_names_the_setting(tmp_path: Path) -> None:
     for path in (None, tmp_path / "none.yaml"):
         with pytest.raises(ArgoConfigError, match="PENSTOCK_ARGO_CONFIG"):
             config.load(path)
+
+
+@pytest.mark.parametrize("settings", [SMALL, FULL], ids=["small", "full"])
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda path: path.stem)
+def test_the_runner_is_copied_into_the_image_of_an_environment(schema: Path, settings: Json) -> None:
+    made = manifest.build(attempt(environment="e"), "default", ArgoConfig.model_validate(settings), IMAGE)
+    test_every_workflow_fits_the_published_schema(schema, made)
+    (template,) = made["spec"]["templates"]
+    (copy,), main = template["initContainers"], template["container"]
+    assert (copy["image"], main["image"]) == (settings["image"], IMAGE)
+    assert copy["command"][-3:] == ["-m", "penstock.runner.pod", "--copy-runner"]
+    assert copy["securityContext"] == main["securityContext"]
+    assert main["env"][-1] == {"name": "PYTHONPATH", "value": "/penstock-runner/modules:/penstock-runner/libraries"}
+    assert {"name": "penstock-runner", "mountPath": "/penstock-runner", "readOnly": True} in main["volumeMounts"]
+    assert {"name": "penstock-runner", "emptyDir": {}} in template["volumes"]

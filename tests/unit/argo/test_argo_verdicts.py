@@ -60,6 +60,11 @@ QUOTA = 'pods "penstock-1" is forbidden: exceeded quota: small'
             "ImagePullFailed",
             "no such host",
         ),
+        *(
+            (workflow(), pod("Pending", waiting(reason, text)), False, Outcome.FAILED, "ImagePullFailed", text)
+            for reason in ("ErrImagePull", "ImagePullBackOff")
+            for text in ("registry.example/a:1: not found", "unexpected status: 401 Unauthorized", "access denied")
+        ),
         (
             workflow(),
             pod("Pending", waiting("InvalidImageName")),
@@ -163,3 +168,13 @@ def test_what_a_pod_waits_for() -> None:
         == verdicts.waiting(workflow(), pod())
         == ""
     )
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ImageInspectError"])
+@pytest.mark.parametrize(
+    "text", ["dial tcp 10.0.0.1:443: i/o timeout", "503 Service Unavailable", "429 Too Many Requests"]
+)
+def test_an_image_that_may_be_pulled_later_is_waited_for(reason: str, text: str) -> None:
+    waits = pod("Pending", waiting(reason, text))
+    assert verdicts.verdict(ATTEMPT, workflow(), waits, claimed=False) is None
+    assert text in verdicts.waiting(workflow(), waits)

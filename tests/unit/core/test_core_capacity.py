@@ -97,3 +97,31 @@ def test_steps_that_wait_without_a_process_need_no_executor() -> None:
     asking = replace(made, steps={"fit": replace(made.steps["fit"], kind=Kind.ASK)})
     assert problem(asking, SMALL) == ""
     assert capacity.waiting(asking, Available(pools=POOLS)) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "installable", "pods", "why"),
+    [
+        (True, True, (True, False), ""),
+        (False, True, (True, False), ""),
+        (True, True, (True,), ""),
+        (True, False, (True,), ""),
+        (False, True, (True,), "the environment has no image. Set PENSTOCK_IMAGES_REPOSITORY"),
+        (True, False, (False,), "the environment is an image. Declare requirements"),
+        (True, False, (), ""),
+    ],
+)
+def test_environments_that_no_executor_can_use_are_refused(
+    image: bool, installable: bool, pods: tuple[bool, ...], why: str
+) -> None:
+    spec = StepSpec(name="fit", entrypoint="m:fit", environment="e", file="m.py", line=7)
+    made = Pipeline(name="p", steps={"fit": spec}, nodes=())
+    executors = [replace(SMALL, executor=f"e{n}", pods=one) for n, one in enumerate(pods)]
+    declared = {"e": capacity.DeclaredEnvironment(image=image, installable=installable)}
+    found = capacity.problems(made, Available(pools=POOLS, executors=executors), declared)
+    if not why:
+        assert found == []
+        return
+    ((path, message),) = found
+    assert path == "steps.fit.environment" and why in message
+    assert message.startswith("environment 'e' cannot be used in pool 'default' (m.py:7): its steps run in ")

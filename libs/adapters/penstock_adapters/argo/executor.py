@@ -84,6 +84,7 @@ class _Submitted:
         reason: why this executor ends it.
         offered: whether it is being offered to workers.
         work_class: what it has in common with attempts that can share a pod.
+        image: the image of its environment, empty for that of the configuration; None: not known yet.
         shown: what it was last shown to wait for.
         ended_at: when its verdict was found, of `time.monotonic()`.
     """
@@ -101,6 +102,7 @@ class _Submitted:
     deleted: bool = False
     offered: bool = False
     work_class: str = ""
+    image: str | None = None
     shown: str = ""
     ended_at: float = 0.0
 
@@ -136,6 +138,7 @@ class ArgoExecutor:
         runner: returns the runner that has claimed an attempt according to the log, or an empty text.
         ended: returns which of these attempts have ended, or are unknown to the log.
         on_waiting: gets what the pod of an attempt waits for; an empty text when it no longer waits.
+        image: returns the image of an attempt's environment; empty for that of the configuration.
         api: the connection to Kubernetes.
         config: how pods look.
         lease: seconds for which a sign of life of a runner counts.
@@ -153,6 +156,7 @@ class ArgoExecutor:
         runner: Callable[[AttemptRequested], str],
         ended: Callable[[list[AttemptKey]], Awaitable[Iterable[AttemptKey]]],
         on_waiting: Callable[[AttemptKey, str], None],
+        image: Callable[[AttemptRequested], Awaitable[str]],
         api: KubernetesApi,
         config: ArgoConfig,
         lease: float,
@@ -166,6 +170,7 @@ class ArgoExecutor:
         self._runner = runner
         self._ended = ended
         self._on_waiting = on_waiting
+        self._image = image
         self._api = api
         self._config = config
         self._warn = warn
@@ -205,6 +210,8 @@ class ArgoExecutor:
         now, runner = time.monotonic(), self._runner(attempt)
         submitted = _Submitted(attempt, name, now, self._workflows.lists, runner=runner, heard=now)
         self._submitted[name] = submitted
+        if not await self._find_image(name, submitted):
+            return
         if submitted.claimed:  # by a replica that has died: the Workflow is there, or the attempt is lost
             self._host(name, submitted, runner.rpartition(".")[0])
             self._observe(submitted.workflow)
@@ -217,6 +224,23 @@ class ArgoExecutor:
                     return  # it was cancelled meanwhile, and its end is reported
                 raise
 
+    async def _find_image(self, name: str, submitted: _Submitted) -> bool:
+        """Find the image of an attempt; False if the attempt was cancelled meanwhile.
+
+        Raises:
+            PenstockError: its environment has no image, or cannot be read.
+        """
+        submitted.offered = True  # so that it gets no worker and no Workflow meanwhile
+        try:
+            submitted.image = await self._image(submitted.attempt)
+        except BaseException as error:
+            if self._submitted.pop(name, None) is None and isinstance(error, PenstockError):
+                return False
+            raise
+        finally:
+            submitted.offered = False
+        return name in self._submitted and submitted.reason is None
+
     async def _create(self, name: str, submitted: _Submitted) -> None:
         """Create the Workflow of an attempt. It may be cancelled meanwhile, and then end here.
 
@@ -226,7 +250,9 @@ class ArgoExecutor:
         """
         submitted.created, submitted.since = True, time.monotonic()
         try:
-            await self._api.create_workflow(manifest.build(submitted.attempt, self._pool, self._config))
+            await self._api.create_workflow(
+                manifest.build(submitted.attempt, self._pool, self._config, submitted.image or "")
+            )
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise _refused(error, self._config) from error
@@ -316,10 +342,10 @@ class ArgoExecutor:
     def worker(self, attempt: AttemptRequested) -> dict[str, object] | None:
         """Return the terms on which the pod of an attempt stays; None if it does not."""
         config = self._config
-        if not config.worker_idle:
+        submitted = self._submitted.get(manifest.name((attempt.run_id, attempt.key, attempt.attempt)))
+        if not config.worker_idle or attempt.fresh_pod or submitted is None or submitted.image is None:
             return None
-        work_class = manifest.work_class(attempt, config)
-        return {"class": work_class, "idle": config.worker_idle, "life": config.worker_life}
+        return {"class": self._class_of(submitted), "idle": config.worker_idle, "life": config.worker_life}
 
     def announced(self, uid: str, pod: str, work_class: str, *, idle: bool) -> None:
         """Note the announcement of a worker; offer it an attempt that waits for a pod if it is idle."""
@@ -337,10 +363,12 @@ class ArgoExecutor:
 
     def _may_be_assigned(self, submitted: _Submitted, work_class: str) -> bool:
         waits = not submitted.claimed and not submitted.assigned and not submitted.offered and submitted.reason is None
-        return waits and self._class_of(submitted) == work_class
+        return waits and not submitted.attempt.fresh_pod and self._class_of(submitted) == work_class
 
     def _class_of(self, submitted: _Submitted) -> str:
-        submitted.work_class = submitted.work_class or manifest.work_class(submitted.attempt, self._config)
+        submitted.work_class = submitted.work_class or manifest.work_class(
+            submitted.attempt, self._config, submitted.image or ""
+        )
         return submitted.work_class
 
     async def _assign(self, name: str, submitted: _Submitted) -> bool:
@@ -348,6 +376,8 @@ class ArgoExecutor:
 
         If workers of the class are busy, one may be about to become idle: this waits for a moment.
         """
+        if submitted.attempt.fresh_pod:
+            return False
         work_class = self._class_of(submitted)
         submitted.offered = True
         try:

@@ -40,10 +40,10 @@ def name(attempt: AttemptKey) -> str:
     return f"penstock-{digest[:32]}"
 
 
-def work_class(attempt: AttemptRequested, config: ArgoConfig) -> str:
-    """Return what attempts have in common that can share a pod: project, resources, and the configuration of pods."""
+def work_class(attempt: AttemptRequested, config: ArgoConfig, image: str) -> str:
+    """Return what attempts have in common that can share a pod: project, resources, image, configuration of pods."""
     own = attempt.resources
-    parts = [attempt.project, own.cpu, own.memory, own.gpu, config.model_dump_json()]
+    parts = [attempt.project, own.cpu, own.memory, own.gpu, image, config.model_dump_json()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -60,13 +60,14 @@ def attempt_of(annotations: dict[str, str]) -> AttemptKey | None:
         return None
 
 
-def build(attempt: AttemptRequested, pool: str, config: ArgoConfig) -> Json:
+def build(attempt: AttemptRequested, pool: str, config: ArgoConfig, image: str = "") -> Json:
     """Return the Workflow of an attempt.
 
     Args:
         attempt: the attempt.
         pool: pool of the executor, which finds its Workflows by it.
         config: how pods look.
+        image: the image of the attempt's environment; empty: that of the configuration.
     """
     key = (attempt.run_id, attempt.key, attempt.attempt)
     labels = {MANAGED_BY: "penstock", POOL: _label(pool)}
@@ -99,7 +100,7 @@ def build(attempt: AttemptRequested, pool: str, config: ArgoConfig) -> Json:
         "serviceAccountName": config.service_account,
         "podPriorityClassName": config.priority_class,
         "podSpecPatch": json.dumps(_patch(config), sort_keys=True),
-        "templates": [{"name": "step", "container": _container(key, attempt, config), "volumes": _volumes(config)}],
+        "templates": [_template(key, attempt, config, image)],
     }
     instance = {_INSTANCE: config.instance_id} if config.instance_id else {}
     return {
@@ -112,6 +113,37 @@ def build(attempt: AttemptRequested, pool: str, config: ArgoConfig) -> Json:
             "annotations": names,
         },
         "spec": {field: value for field, value in spec.items() if value not in (None, {}, [])},
+    }
+
+
+def _template(key: AttemptKey, attempt: AttemptRequested, config: ArgoConfig, image: str) -> Json:
+    container = _container(key, attempt, config)
+    if not image:
+        return {"name": "step", "container": container, "volumes": _volumes(config)}
+    folder = {"name": "penstock-runner", "mountPath": pod_protocol.RUNNER}
+    modules = {"name": "PYTHONPATH", "value": f"{pod_protocol.RUNNER_MODULES}:{pod_protocol.RUNNER_LIBRARIES}"}
+    # An image of an environment has no runner: that of the configuration brings its own.
+    copy: Json = {
+        "name": "penstock-runner",
+        "image": config.image,
+        "imagePullPolicy": config.image_pull_policy,
+        "command": [*config.command, pod_protocol.COPY_RUNNER],
+        "resources": _resources(attempt, config),
+        "securityContext": container["securityContext"],
+        "volumeMounts": [folder],
+    }
+    own: Json = {
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-P", "-m", "penstock.runner.pod"],
+        "env": [*container["env"], modules],
+        "volumeMounts": [*container["volumeMounts"], {**folder, "readOnly": True}],
+    }
+    return {
+        "name": "step",
+        "initContainers": [copy],
+        "container": {**container, **own},
+        "volumes": [*_volumes(config), {"name": "penstock-runner", "emptyDir": {}}],
     }
 
 

@@ -7,13 +7,22 @@ The runner in the pod reports the end itself; a verdict counts only where it did
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from penstock_adapters.argo.views import PodView, WorkflowView
 from penstock_core import step_exits
 from penstock_core.facts import AttemptRequested, Outcome
 
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_NO_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
+_PULLING = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable")
+_NEVER_PULLED = re.compile(
+    r"not found|manifest unknown|does not exist|no such host|unauthorized|authentication required|authorization failed"
+    r"|denied|forbidden|no match for platform|invalid reference|certificate",
+    re.IGNORECASE,
+)
+"""How registries and nodes say that pulling an image again cannot help. Kubernetes tries again after anything else."""
+
 _NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
 _REFUSED = ("admission webhook", "violates PodSecurity", "is forbidden", "is invalid", "Invalid value")
 _DEADLINE = ("exceeded its deadline", "Max duration limit exceeded", "DeadlineExceeded", "active on the node longer")
@@ -62,7 +71,7 @@ def waiting(workflow: WorkflowView | None, pod: PodView | None) -> str:
 
 
 def _of_pod(attempt: AttemptRequested, pod: PodView, *, claimed: bool) -> Verdict | None:
-    if pod.waiting is not None and pod.waiting[0] in _NO_IMAGE:
+    if pod.waiting is not None and _is_unavailable_image(*pod.waiting):
         return Verdict(
             Outcome.FAILED, "ImagePullFailed", f"the image of the step cannot be pulled: {_text(pod.waiting)}"
         )
@@ -89,6 +98,10 @@ def _of_pod(attempt: AttemptRequested, pod: PodView, *, claimed: bool) -> Verdic
             "`pip install penstock`; see `image` and `command` in the configuration of the executor",
         )
     return None
+
+
+def _is_unavailable_image(reason: str, message: str) -> bool:
+    return reason in _NO_IMAGE or (reason in _PULLING and _NEVER_PULLED.search(message) is not None)
 
 
 def _of_workflow(workflow: WorkflowView, pod: PodView | None) -> Verdict:

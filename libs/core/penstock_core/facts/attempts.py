@@ -78,6 +78,7 @@ class AttemptRequested:
         limited: whether it has slots of limits, which are released when no process of it is left.
         environment: name of the environment of the version that it runs in; empty: that which compiled the pipeline.
         nodes: how many processes run it together, each with `resources`.
+        fresh_pod: whether its pod runs no other attempt before or after it.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -106,6 +107,7 @@ class AttemptRequested:
     limited: bool = False
     environment: str = ""
     nodes: int = 1
+    fresh_pod: bool = False
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

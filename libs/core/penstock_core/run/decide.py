@@ -270,6 +270,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         limited=bool(limits),
         environment=spec.environment or "",
         nodes=spec.nodes,
+        fresh_pod=spec.fresh_pod,
     )
 
 

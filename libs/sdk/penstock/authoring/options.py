@@ -232,6 +232,13 @@ def text(value: Any, what: str) -> str:
     return value
 
 
+def flag(value: Any, what: str) -> bool:
+    """Return a bool."""
+    if not isinstance(value, bool):
+        raise definition_error(f"{what} must be True or False, not {hints.short_repr(value)}")
+    return value
+
+
 def name(value: Any, what: str) -> str:
     """A name of letters, digits, `_` and `-`."""
     try:

@@ -29,6 +29,7 @@ class StepOptions(TypedDict, total=False):
     cache: bool | Cache | None
     batch: Batch | None
     nodes: int | None
+    fresh_pod: bool | None
     resources: Resources | None
     pool: str | None
     priority: int | None
@@ -88,6 +89,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "queue_timeout": ("spec", _time("queue_timeout", "queue_timeout")),
     "cache": ("spec", options.cache),
     "batch": ("spec", _one("batch", options.batch)),
+    "fresh_pod": ("spec", _one("fresh_pod", lambda value: options.flag(value, "fresh_pod"))),
     "nodes": ("spec", _one("nodes", lambda value: options.whole(value, "nodes", 1, ir_check.MAX_STEP_NODES))),
     "resources": ("spec", _one("resources", _resources)),
     "pool": ("spec", _one("pool", lambda value: options.name(value, "pool"))),

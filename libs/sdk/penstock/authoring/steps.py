@@ -326,6 +326,7 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `queue_timeout`: time limit until an attempt starts.
             `cache`: reuse results of equal calls: True, or `Cache(ttl="7d", salt="v2")`.
             `batch`: `Batch(max=32, wait="5ms")`: the function takes lists; low-latency endpoints combine requests.
+            `fresh_pod`: on Kubernetes, whether its pod runs this attempt and nothing else.
             `nodes`: how many processes run the step together, such as for distributed training; rank 0 returns.
             `resources`: `Resources(cpu=…, memory=…, gpu=…)`, of each node.
             `pool`: pool of executors.

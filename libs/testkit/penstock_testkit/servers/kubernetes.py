@@ -192,8 +192,10 @@ class Platform:
 
 
 @contextmanager
-def platform_in(folder: Path, replicas: int = 1, **settings: Any) -> Generator[Platform]:
-    """Start the services with NATS and S3 where pods reach them."""
+def platform_in(
+    folder: Path, replicas: int = 1, services: dict[str, str] | None = None, **settings: Any
+) -> Generator[Platform]:
+    """Start the services with NATS and S3 where pods reach them, with further variables for the `services`."""
     host = os.environ["PENSTOCK_TEST_HOST"]
     nats, s3 = NatsServer(folder / "nats", host=host), S3Server(folder / "s3", host=host)
     (folder / "s3").mkdir()
@@ -224,10 +226,11 @@ def platform_in(folder: Path, replicas: int = 1, **settings: Any) -> Generator[P
         "PENSTOCK_S3_REGION": "us-east-1",
         "PENSTOCK_S3_ACCESS_KEY": options.access_key or "",
         "PENSTOCK_S3_SECRET_KEY": options.secret_key or "",
+        **(services or {}),
     }
     try:
-        with Cluster(folder / "services", env=env, nats=nats, replicas={"executor": replicas}) as services:
-            yield Platform(services, Client(url=services.url, token=services.token), kube, config, settings)
+        with Cluster(folder / "services", env=env, nats=nats, replicas={"executor": replicas}) as cluster:
+            yield Platform(cluster, Client(url=cluster.url, token=cluster.token), kube, config, settings)
     finally:
         kube.remove()
         s3.stop()

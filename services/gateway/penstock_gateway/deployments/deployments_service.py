@@ -264,7 +264,8 @@ class Deployments:
             else:
                 other = await self._versions.get(definition.pipeline, number)
                 problems += [(f"{role}.{path}", text) for path, text in low_latency.problems(other.pipeline)]
-        problems += capacity.problems(version.pipeline, await self._pools.available(version.pipeline))
+        available = await self._pools.available(version.pipeline)
+        problems += capacity.problems(version.pipeline, available, version.declared())
         if wrong or problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])
         await self._artifacts.check_inputs(values)

@@ -144,6 +144,7 @@ class RunRequests:
             version=version.version,
             limited_pools=await self._limit_sizes.limited_pools() if pools is None else pools,
             available=await self._known_pools.available(version.pipeline),
+            environments=version.declared(),
         )
         fact = requests.build(run_id, target, inputs, options, time.time())
         await self._artifacts.check_inputs(fact.inputs)
