@@ -22,6 +22,7 @@ T = TypeVar("T")
 FLOWS = """
 import os
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from penstock import Batch, ask, context, pipeline, step
@@ -83,6 +84,23 @@ def measure(numbers: list[int], factor: int) -> list[dict[str, int]]:
 @pipeline
 def measuring(n: int, factor: int = 2):
     return measure(n, factor)
+
+@step
+def tokens(n: int, pause: float, fail_at: int, die_at: int) -> Iterator[str]:
+    try:
+        for i in range(n):
+            if i == fail_at:
+                raise ValueError("no more")
+            if i == die_at:
+                os._exit(4)
+            yield f"token {i}"
+            time.sleep(pause)
+    finally:
+        print("closed", flush=True)
+
+@pipeline
+def speaking(n: int, pause: float = 0.0, fail_at: int = -1, die_at: int = -1):
+    return tokens(n, pause, fail_at, die_at)
 
 @pipeline
 def asking():
@@ -218,6 +236,109 @@ def test_a_worker_that_dies_costs_its_request_only(platform: Platform) -> None:
     assert platform.answer("fragile", {"n": 2})["n"] == 2
     failed = until(lambda: [run for run in platform.client.runs.list(deployment="fragile") if run.state == "failed"])
     assert len(failed) == 1
+
+
+SSE = "text/event-stream"
+
+
+def stream(
+    platform: Platform, name: str, body: dict[str, Any], accept: str = SSE
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """Send a request whose answer is a stream."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(platform.cluster.url).netloc, timeout=120)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {platform.cluster.token}"}
+    connection.request("POST", f"/v1/endpoints/default/{name}", json.dumps(body), headers | {"accept": accept})
+    return connection, connection.getresponse()
+
+
+def ended(platform: Platform, deployment: str, state: str) -> Any:
+    """Wait for the recorded run of a deployment in a state."""
+    find = lambda: [one for one in platform.client.runs.list(deployment=deployment) if one.state == state]  # noqa: E731
+    return platform.client.runs.get(until(find)[0].run_id)
+
+
+def test_items_are_streamed_and_recorded(platform: Platform) -> None:
+    platform.deploy("speaker", "speaking", max_workers=1)
+    assert platform.answer("speaker", {"n": 2}) == ["token 0", "token 1"]
+    connection, response = stream(platform, "speaker", {"n": 3, "pause": 0.3})
+    assert (response.status, response.headers["content-type"]) == (200, SSE)
+    began = time.monotonic()
+    assert response.readline() == b'data: "token 0"\n'
+    first = time.monotonic() - began
+    rest = response.read().decode()
+    assert time.monotonic() - began > first + 0.3
+    run_id = response.headers["penstock-run"]
+    end = f'event: end\ndata: {{"run_id":"{run_id}","items":3}}\n\n'
+    assert rest == f'\ndata: "token 1"\n\ndata: "token 2"\n\n{end}'
+    connection.close()
+    connection, response = stream(platform, "speaker", {"n": 1}, "application/x-ndjson")
+    lines = [json.loads(line) for line in response.read().splitlines()]
+    assert (lines[0], lines[1]["end"]["items"]) == ({"item": "token 0"}, 1)
+    connection.close()
+    assert [*platform.client.endpoints.stream("speaker", {"n": 2})] == ["token 0", "token 1"]
+    run = until(lambda: next((one for one in platform.client.runs.list() if one.run_id == run_id), None))
+    assert platform.client.runs.get(run.run_id).outputs["result"]["value"] == ["token 0", "token 1", "token 2"]
+    platform.deploy("silent", "working", max_workers=1)
+    connection, response = stream(platform, "silent", {"n": 1})
+    assert response.status == 406
+    connection.close()
+    content = json.loads(platform.get("/v1/endpoints/default/speaker/openapi.json")[1])["paths"]
+    answers = content["/v1/endpoints/default/speaker"]["post"]["responses"]["200"]["content"]
+    assert answers["application/json"]["schema"] == {"type": "array", "items": {"type": "string"}}
+    assert answers[SSE]["x-item-schema"] == {"type": "string"}
+
+
+def test_errors_of_streams(platform: Platform) -> None:
+    platform.deploy("breaking", "speaking", max_workers=1, wait="3s")
+    for body, status, text in (
+        ({"n": 3, "fail_at": 0}, 500, "no more"),
+        ({"n": "x"}, 422, "expected int"),
+    ):
+        connection, response = stream(platform, "breaking", body)
+        assert response.status == status
+        assert text in response.read().decode()
+        connection.close()
+    for body, status, text in (
+        ({"n": 3, "fail_at": 2}, 500, "no more"),
+        ({"n": 3, "die_at": 2}, 503, "ended while it ran the request"),
+        ({"n": 1000, "pause": 0.1}, 504, "did not answer within 3 s"),
+    ):
+        connection, response = stream(platform, "breaking", body)
+        assert response.status == 200
+        *items, error, _ = response.read().decode().split("\n\n")
+        assert items[:2] == ['data: "token 0"', 'data: "token 1"']
+        assert error.startswith("event: error\ndata: {")
+        problem = json.loads(error.partition("data: ")[2])
+        assert (problem["status"], text in problem["detail"]) == (status, True), problem
+        connection.close()
+    with pytest.raises(Exception, match="no more"):
+        [*platform.client.endpoints.stream("breaking", {"n": 3, "fail_at": 1})]
+    assert platform.answer("breaking", {"n": 1}) == ["token 0"]
+
+
+def test_a_client_that_disconnects_ends_its_stream_and_nothing_else(platform: Platform) -> None:
+    platform.deploy("left", "speaking", max_workers=1, wait="120s")
+    connection, response = stream(platform, "left", {"n": 10_000, "pause": 0.05})
+    assert response.readline() == b'data: "token 0"\n'
+    connection.sock.close()
+    response.close()
+    connection.close()
+    assert platform.answer("left", {"n": 1}) == ["token 0"]  # long before the first one would have ended
+    run = ended(platform, "left", "cancelled")
+    assert "disconnected" in run.steps["tokens"].error.message
+
+
+def test_an_endless_stream_is_read_at_the_pace_of_its_client(platform: Platform) -> None:
+    platform.deploy("slow", "speaking", max_workers=1, wait="60s")
+    connection, response = stream(platform, "slow", {"n": 10**9})
+    assert response.readline() == b'data: "token 0"\n'
+    for n in range(2_000):
+        assert response.readline() == b"\n"
+        assert response.readline() == b'data: "token %d"\n' % (n + 1)
+    connection.sock.close()
+    response.close()
+    connection.close()
+    assert platform.answer("slow", {"n": 1}) == ["token 0"]
 
 
 def test_more_requests_than_the_queue_allows_are_refused(platform: Platform) -> None:

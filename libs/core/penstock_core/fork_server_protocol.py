@@ -30,12 +30,16 @@ An order with `serve` is that of a warm worker, which runs the requests to an en
 descriptor of a stream socket, the channel to the executor. Messages there are JSON behind their length in four bytes.
 
 executor → worker
-    {"calls": [{"id": 1, "run": {…}, "record": true}]}      run these requests: a `RunRequested` each
+    {"calls": [{"id": 1, "run": {…}, "record": true, "stream": false}]}
+                                                            run these requests: a `RunRequested` each
+    {"received": [1, SENT]}                                 the client has the items of call 1 up to SENT bytes
+    {"cancel": 1}                                           the client of call 1, a stream, has disconnected
     (end of file)                                           exit
 
 worker → executor
     {"ready": true}                                         the pipeline is loaded
     {"refused": {…}}                                        it cannot be loaded: an `ErrorInfo`; the worker exits
+    {"id": 1, "items": […], "sent": SENT}                   of a stream: items, and the bytes of all so far
     {"id": 1, "end": {"outcome": …, "error": …, "outputs": {…}}}
     {"id": 1, "facts": [[TAIL, {…}], …]}                    sent after the end: the facts of the run except its request,
                                                             each as the end of its subject and its body; null if they
@@ -63,6 +67,9 @@ FRAME_HEAD = 4
 
 FRAME_LIMIT = 64 * 1024 * 1024
 """Largest message on the channel of a worker, in bytes."""
+
+STREAM_WINDOW = 256 * 1024
+"""Bytes of items that a worker sends before its client has received them."""
 
 _SAFE = "/.:_-"
 

@@ -37,7 +37,7 @@ class Bus:
 
     async def announce(self, *served: tuple[int, int, int], own: int = OWN) -> None:
         """Announce revisions, versions and numbers of ready workers; `own` is the version of the deployment."""
-        more = {"project": "default", "deployment": "d", "load": 0}
+        more: dict[str, Any] = {"project": "default", "deployment": "d", "load": 0}
         endpoints = [
             ServedEndpoint(revision=revision, version=version, own=version == own, ready=ready, **more)
             for revision, version, ready in served

@@ -43,5 +43,7 @@ def _step_problems(spec: StepSpec) -> Iterator[str]:
         yield f"has the limit {spec.concurrency!r}{place}: mode 'low_latency' has Endpoint(max_workers=…) instead"
     if spec.nodes > 1:
         yield f"has {spec.nodes} nodes{place}, which needs mode 'elastic'"
+    if spec.stream and spec.retry.retries:
+        yield f"yields items and has retries{place}: a client cannot take back the items that it has received"
     if spec.secrets:
         yield f"has secrets{place}, which needs mode 'elastic'"

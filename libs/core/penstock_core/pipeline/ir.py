@@ -106,6 +106,7 @@ class StepSpec:
         batch: its function takes several calls at once; None: one.
         nodes: how many processes run an attempt together, each with `resources`.
         fresh_pod: whether a pod runs one attempt of it and nothing else.
+        stream: its function yields items, and its output is their list.
         dynamic_code: `file:line: reason` if the source does not show which code the step runs; else empty.
         environment: name of the pipeline's environment that it runs in; None: that which compiled the pipeline.
         target: pipeline of the child run of a step of kind `run`, in version `target_version` (None: the latest).
@@ -136,6 +137,7 @@ class StepSpec:
     batch: Batch | None = None
     nodes: int = 1
     fresh_pod: bool = False
+    stream: bool = False
     code: str = ""
     dynamic_code: str = ""
     file: str | None = None

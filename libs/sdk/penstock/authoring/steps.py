@@ -15,7 +15,7 @@ from penstock.authoring.mapping import Mappable
 from penstock.authoring.step_options import StepOptions
 from penstock.authoring.trace import pipeline_tracer
 from penstock.authoring.trace.mapped_calls import MappedArguments
-from penstock.hints import batches, json_schema, signature, value_check
+from penstock.hints import batches, json_schema, signature, streams, value_check
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir
 
@@ -120,9 +120,13 @@ class Step(Mappable, Generic[P, R]):
         return batches.single(self._signature, f"step {self.name!r}", self.file, self.line)
 
     def call(self, function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-        """Call the step's function, or its replacement, for one call; a batch of one if it takes several."""
+        """Call the step's function, or its replacement, for one call; a batch of one if it takes several.
+
+        Items that it yields become a list.
+        """
         if not self.batched:
-            return function(**given)
+            found = function(**given)
+            return streams.all_of(found, f"step {self.name!r}") if self.is_stream else found
         found = function(**batches.arguments([given], self.batched))
         if inspect.iscoroutine(found):
             return self._awaited(found)
@@ -132,8 +136,17 @@ class Step(Mappable, Generic[P, R]):
         return batches.results(await found, 1, f"step {self.name!r}")[0]
 
     @functools.cached_property
+    def is_stream(self) -> bool:
+        """Whether the function yields items."""
+        return streams.is_stream(self._declared, self.function)
+
+    @functools.cached_property
+    def _declared(self) -> signature.Signature:
+        return self._local or signature.read(self.function, f"step {self.name!r}")
+
+    @functools.cached_property
     def _signature(self) -> signature.Signature:
-        found = self._local or signature.read(self.function, f"step {self.name!r}")
+        found = streams.collected(self._declared, self.function, f"step {self.name!r}", self.file, self.line)
         signature.check_defaults(found, "input", f"step {self.name!r}", self.file, self.line)
         return found
 
@@ -178,6 +191,9 @@ class Step(Mappable, Generic[P, R]):
             DefinitionError: another process could not import the step.
         """
         entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint
+        if self.is_stream and self.batched:
+            message = "yields items and has the option batch: use one of them"
+            raise DefinitionError(f"step {self.name!r} {message}", self.file, self.line)
         if entrypoint not in self._specs:
             self._specs[entrypoint] = ir.StepSpec(
                 name=self.name,
@@ -187,6 +203,7 @@ class Step(Mappable, Generic[P, R]):
                     ir.Port(name=name, type=hints.show(hint), schema=json_schema.schema(hint))
                     for name, hint in self.signature.outputs.items()
                 ),
+                stream=self.is_stream,
                 file=self.file,
                 line=self.line,
                 **self.settings,
@@ -313,7 +330,8 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
     """Make a step of a function: `@step`, or `@step(retries=2, timeout="10m")`.
 
     Args:
-        function: the function; its parameters are the inputs, its return hint the outputs.
+        function: the function; its parameters are the inputs, its return hint the outputs. With `yield`, the output is
+            the list of its items.
         **given: the options; times are "10m", "30s", seconds or a timedelta.
             `name`: default: the function's name.
             `retries`: further attempts after a failure.
@@ -351,8 +369,6 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             raise options.definition_error(f"{function!r} is already a step: remove one decorator")
         if not inspect.isfunction(function):
             raise options.definition_error(f"@step takes a function, not {hints.short_repr(function)}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise options.definition_error(f"step {function.__name__!r} uses yield: return a list instead")
         own = name if name is not None else function.__name__
         if own == "<lambda>":
             raise options.definition_error("a lambda cannot be a step: write it as a function, so that it has a name")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from penstock.client import project as projects
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.http.transport import Transport
 from penstock.client.runs.inputs import encode_inputs
+from penstock.errors import RefusedError, UnreachableError
 
 _WAIT = 20.0
 """Seconds that one request waits for the run; shorter than the timeout of a response."""
@@ -67,6 +68,31 @@ class Endpoints:
             method, path = "GET", received["location"]
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"the run of endpoint {name} has not finished; its answer will be at {path}")
+
+    def stream(self, name: str, inputs: Mapping[str, Any] | None = None, *, timeout: float = 60.0) -> Iterator[Any]:
+        """Call an endpoint whose output is the items that a step yields, and yield them as they come.
+
+        Nothing is repeated: an error ends the iterator. Closing it cancels the request.
+
+        Args:
+            name: name of the deployment.
+            inputs: values by parameter; see `Runs.submit`.
+            timeout: seconds to wait for the next item.
+
+        Raises:
+            RefusedError: the inputs do not fit, the pipeline yields no items, or the run has failed.
+            NotFoundError: there is no such endpoint.
+            UnreachableError: the connection broke.
+        """
+        body = encode_inputs(self._artifacts, inputs or {})
+        for message in self._transport.events("POST", _path(self._transport, name), body=body, timeout=timeout):
+            if message.event == "end":
+                return
+            if message.event == "error":
+                found = message.data
+                raise RefusedError(int(found["status"]), str(found["title"]), str(found["detail"]))
+            yield message.data
+        raise UnreachableError(f"the answer of endpoint {name} ended before its last item")
 
     def _mode(self, name: str) -> str:
         """Return how the requests of an endpoint run; read once."""

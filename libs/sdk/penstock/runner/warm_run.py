@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock import serialize
-from penstock.hints import batches
+from penstock import codec, hints, serialize
+from penstock.hints import batches, streams, value_check
 from penstock.runner import attempt, seeds
 from penstock.runner.recorder import LastValues
+from penstock.runner.warm_channel import Items, StreamCancelledError
 from penstock.runner.warm_values import LoadedArtifacts, WarmValues, artifacts_of
 from penstock.serialize.live_objects import NOTHING
 from penstock.step_context import contexts
@@ -34,6 +35,7 @@ from penstock_core.facts import (
     RunRequested,
 )
 from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.streams import streamed_node
 from penstock_core.pipeline.values import Param, Stored, Value
 from penstock_core.run.machine import Plan, RunState, decide, evolve
 
@@ -42,6 +44,9 @@ MAX_DELAY = 0.05
 
 POOL = "low-latency"
 """Pool of the recorded attempts."""
+
+KEPT = 8 * 1024 * 1024
+"""Bytes of the items of a stream up to which their list is recorded as the output of the run."""
 
 Json = dict[str, Any]
 
@@ -53,6 +58,7 @@ class Program:
         self.plan = Plan(pipeline)
         self.artifacts = artifacts
         self.executor = executor
+        self.streamed = streamed_node(pipeline)
         self.steps = {name: attempt.resolve(spec.entrypoint) for name, spec in pipeline.steps.items()}
 
     def batch(self, key: str) -> int:
@@ -123,6 +129,8 @@ class Program:
             found = function(**batches.arguments(several, lists)) if lists else function(**several[0])
             if inspect.iscoroutine(found):
                 found = asyncio.run(found)
+            if getattr(step, "is_stream", False):
+                found = group[0].run.collect(first, found, step)
             results = batches.results(found, len(group), f"step {first.key!r}") if lists else [found]
         except BaseException as error:
             if len(group) > 1:  # so that an input which the function refuses harms no other request
@@ -150,8 +158,11 @@ class Program:
 class WarmRun:
     """A run from its request to its end."""
 
-    def __init__(self, program: Program, requested: RunRequested) -> None:
+    def __init__(self, program: Program, requested: RunRequested, items: Items | None = None) -> None:
+        """A run whose request has arrived; `items` sends the items of a stream to the client, if it wants them."""
         self._program = program
+        self._items = items
+        self._dropped = False
         self._requested = requested
         self._state = RunState(requested.run_id, program.plan)
         self._facts: list[Fact] = []
@@ -198,8 +209,9 @@ class WarmRun:
                 case AttemptRequested():
                     body |= {"inputs": self._values.recorded(fact.inputs), "pool": POOL}
                     tail = f"step.{fact.key}.{fact.attempt}.requested.{POOL}"
-                case AttemptFinished():
-                    body["outputs"] = self._values.recorded(fact.outputs)
+                case AttemptFinished(key=key):
+                    dropped = self._dropped and key == self._program.streamed
+                    body["outputs"] = {} if dropped else self._values.recorded(fact.outputs)
                 case RunFinished():
                     body["outputs"] = self._outputs
                 case _:
@@ -216,10 +228,14 @@ class WarmRun:
         """Save the outputs of the run; one that cannot be saved fails it."""
         outcome, error = end.outcome, end.error
         try:
-            self._outputs = {
-                name: self._values.saved(value, f"output {name!r} of the pipeline")
-                for name, value in end.outputs.items()
-            }
+            self._outputs = (
+                {}
+                if self._dropped
+                else {
+                    name: self._values.saved(value, f"output {name!r} of the pipeline")
+                    for name, value in end.outputs.items()
+                }
+            )
         except Exception as problem:
             outcome, error, self._outputs = Outcome.FAILED, f"{type(problem).__name__}: {problem}", {}
         return RunFinished(run_id=end.run_id, outcome=outcome, error=error, finished_at=time.time())
@@ -232,6 +248,37 @@ class WarmRun:
             for name, value in request.inputs.items()
         }
 
+    def collect(self, request: AttemptRequested, found: Any, step: Any) -> list[Any]:
+        """Return all items that the function of a step yields; those of the output are sent as they come.
+
+        Items beyond `KEPT` bytes are sent, and the list is not kept, unless another step needs it.
+
+        Raises:
+            TypeError: an item is not as declared, or not JSON.
+            ValueError: an item is too large.
+            StreamCancelledError: the client has disconnected.
+        """
+        what = f"step {request.key!r}"
+        if self._items is None or request.key != self._program.streamed:
+            several = streams.all_of(found, what)
+            return asyncio.run(several) if inspect.iscoroutine(several) else several
+        items, kept = self._items, list[Any]()
+        hint, needed = hints.item(step.outputs["result"]), bool(self._program.plan.dependents[request.key])
+
+        def take(item: Any) -> None:
+            where = f"item {items.count} of {what}"
+            if (problem := value_check.problem(item, hint)) is not None:
+                raise TypeError(f"{where} is declared as {hints.show(hint)}, but {problem}")
+            try:
+                items.send(codec.encode(item, hint, paths=False))
+            except codec.NotJsonError as error:
+                raise TypeError(f"{where} is no JSON data, which items of a stream must be: {error}") from error
+            self._dropped = self._dropped or (items.sent > KEPT and not needed)
+            kept.append(item) if not self._dropped else kept.clear()
+
+        _each(found, what, take)
+        return kept
+
     def close(self, request: AttemptRequested, result: Any, step: Any, sink: _Sink, started: float) -> None:
         """Fold the end of an attempt; `result` is what the function returned, or the exception that it raised."""
         outputs: dict[str, Value] = {}
@@ -243,10 +290,14 @@ class WarmRun:
             types: Mapping[str, Any] = getattr(step, "outputs", {})
             outputs = {name: self._values.made(one, types.get(name, Any)) for name, one in several.items()}
             self._results.update({(request.key, name): value for name, value in outputs.items()})
+        except StreamCancelledError as cancelled:
+            outcome, error = Outcome.CANCELLED, ErrorInfo(type="Cancelled", message=str(cancelled))
         except BaseException as problem:
             outcome = Outcome.FAILED
             error = plain_data.read(ErrorInfo, attempt.describe(problem, None, request.entrypoint))
         finite = sink.finite()
+        if self._dropped and self._items is not None and request.key == self._program.streamed:
+            sink.tags["stream"] = f"not kept: {self._items.count} items, {self._items.sent} bytes"
         self._fold(
             AttemptFinished(
                 run_id=request.run_id,
@@ -328,3 +379,30 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _hints(step: Any) -> Mapping[str, Any]:
     return getattr(step, "hints", {})
+
+
+def _each(found: Any, what: str, take: Callable[[Any], None]) -> None:
+    """Call `take` with each item that a function yields; if it raises, the function is ended at its `yield`.
+
+    Raises:
+        TypeError: what the function returned cannot be iterated over.
+    """
+    several = streams.items(found, what)
+    if isinstance(several, AsyncIterator):
+        asyncio.run(_each_async(several, take))
+        return
+    try:
+        for item in several:
+            take(item)
+    finally:
+        if inspect.isgenerator(several):
+            several.close()
+
+
+async def _each_async(several: AsyncIterator[Any], take: Callable[[Any], None]) -> None:
+    try:
+        async for item in several:
+            take(item)
+    finally:
+        if inspect.isasyncgen(several):
+            await several.aclose()

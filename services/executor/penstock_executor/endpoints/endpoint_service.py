@@ -117,6 +117,7 @@ class EndpointService:
         self._problems: dict[Name, str] = {}
         self._workers: dict[str, tuple[WorkerPool, WarmWorker]] = {}
         self._orders: dict[str, WarmOrder] = {}
+        self._streams: dict[str, tuple[WorkerPool, int]] = {}
         self._numbers = itertools.count(1)
         self._calls = itertools.count(1)
         self._wake = asyncio.Event()
@@ -269,11 +270,18 @@ class EndpointService:
     # ---------------------------------------------------------------------------------------------------------- calls
 
     async def _received(self, message: Msg) -> None:
+        def items(body: Json) -> None:
+            self._background.spawn(self._reply(message.reply, body))
+
         def reply(body: Json) -> None:
+            self._streams.pop(message.reply, None)
             self._background.spawn(self._reply(message.reply, body))
 
         try:
             call = orjson.loads(message.data)
+            if "run" not in call:
+                self._control(call)
+                return
             run = call["run"]
             name, key = (str(run["project"]), str(call["deployment"])), (call["revision"], call["version"])
         except (ValueError, TypeError, KeyError) as error:
@@ -285,12 +293,34 @@ class EndpointService:
             reply({"refused": Refusal.GONE.value, "detail": ""})
         elif self._recorder.full:
             reply({"refused": Refusal.BUSY.value, "detail": "runs wait to be recorded"})
-        elif b'"artifact"' in message.data:
-            self._background.spawn(self._submit_fetched(pool, run, reply))
         else:
-            pool.submit(run, next(self._calls), reply)
+            number, takes = next(self._calls), items if call.get("stream") else None
+            if takes is not None:
+                self._streams[message.reply] = pool, number
+            if b'"artifact"' in message.data:
+                self._background.spawn(self._submit_fetched(message.reply, pool, run, number, reply, takes))
+            else:
+                pool.submit(run, number, reply, takes)
 
-    async def _submit_fetched(self, pool: WorkerPool, run: Json, reply: Callable[[Json], None]) -> None:
+    def _control(self, message: Json) -> None:
+        """Handle what a gateway says about a stream that it reads."""
+        match message:
+            case {"cancel": str(stream)} if found := self._streams.pop(stream, None):
+                found[0].cancel(found[1])
+            case {"received": [str(stream), int(sent)]} if found := self._streams.get(stream):
+                found[0].confirm(found[1], sent)
+            case _:
+                pass  # of a stream that has ended
+
+    async def _submit_fetched(
+        self,
+        stream: str,
+        pool: WorkerPool,
+        run: Json,
+        number: int,
+        reply: Callable[[Json], None],
+        items: Callable[[Json], None] | None,
+    ) -> None:
         """Submit a call after its artifacts are on this machine."""
         try:
             await self._sources.fetch([*_VALUES.validate_python(run["inputs"]).values()])
@@ -299,8 +329,8 @@ class EndpointService:
             return
         if self._stopping or pool not in self._pools():  # it may have ended meanwhile
             reply({"refused": Refusal.GONE.value, "detail": ""})
-        else:
-            pool.submit(run, next(self._calls), reply)
+        elif items is None or stream in self._streams:  # else the client has disconnected
+            pool.submit(run, number, reply, items)
 
     async def _reply(self, subject: str, body: Json) -> None:
         outputs = (body.get("end") or {}).get("outputs")

@@ -36,6 +36,8 @@ class Call:
         since: the loop's time of its arrival.
         timer: ends it at the time limit of the endpoint.
         alone: whether it is run without others: the worker that ran it with them has died.
+        items: gets the items of its output as they come, each time a `CallReply`; None: they are part of its end.
+        count: the items that were passed on.
     """
 
     number: int
@@ -46,6 +48,22 @@ class Call:
     timer: asyncio.TimerHandle | None = None
     end: Json | None = None
     alone: bool = False
+    items: Callable[[Json], None] | None = None
+    count: int = 0
+    _waiting: list[Any] = field(default_factory=list[Any])
+    _sent: int = 0
+
+    def add(self, items: list[Any], sent: int) -> None:
+        """Take items from its worker, which has sent so many bytes of items."""
+        self._waiting += items
+        self._sent = sent
+
+    def pass_on(self) -> None:
+        """Pass on the items that have come, in one message."""
+        if self._waiting and self.items is not None:
+            self.items({"items": self._waiting, "first": self.count, "sent": self._sent})
+            self.count += len(self._waiting)
+            self._waiting = []
 
     def answer(self, reply: Json) -> None:
         """Reply."""
@@ -98,7 +116,8 @@ class WarmWorker:
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
-            _, self._channel = await loop.create_unix_connection(lambda: _Channel(self._received), sock=ours)
+            channel = _Channel(self._received, self._pass_on)
+            _, self._channel = await loop.create_unix_connection(lambda: channel, sock=ours)
         except BaseException:
             ours.close()
             theirs.close()
@@ -113,9 +132,20 @@ class WarmWorker:
     def send(self, calls: list[Call]) -> None:
         """Have it run calls."""
         self.calls |= {call.number: call for call in calls}
-        body = {"calls": [{"id": call.number, "run": call.run, "record": call.record} for call in calls]}
+        found = [
+            {"id": call.number, "run": call.run, "record": call.record, "stream": call.items is not None}
+            for call in calls
+        ]
+        self.control({"calls": found})
+
+    def control(self, message: Json) -> None:
+        """Send a message."""
         if self._channel is not None:
-            self._channel.send(orjson.dumps(body))
+            self._channel.send(orjson.dumps(message))
+
+    def _pass_on(self) -> None:
+        for call in self.calls.values():
+            call.pass_on()
 
     def close(self) -> None:
         """Stop sending: the worker exits after the calls that it has, and what it sends until then is received."""
@@ -138,7 +168,12 @@ class WarmWorker:
                     self.owner.on_ready(self)
                 case {"refused": {"type": str(kind), "message": str(why)}}:
                     self.error = f"{kind}: {why}"[:2000]
+                case {"id": int(number), "items": list() as items, "sent": int(sent)} if (
+                    call := self.calls.get(number)
+                ) and not call.end:
+                    call.add(cast("list[Any]", items), sent)
                 case {"id": int(number), "end": dict() as end} if (call := self.calls.get(number)) and not call.end:
+                    call.pass_on()
                     call.end = _checked(cast("Json", end))
                     self.owner.on_end(self, call)
                 case {"id": int(number), "facts": facts} if (call := self.calls.get(number)) and call.end:
@@ -164,11 +199,12 @@ def _facts(found: Any) -> list[tuple[str, Json]]:
 
 
 class _Channel(asyncio.Protocol):
-    """Frames in both directions."""
+    """Frames in both directions. `received` gets each; `rest` is called after those that came together."""
 
-    def __init__(self, received: Callable[[bytes], None]) -> None:
+    def __init__(self, received: Callable[[bytes], None], rest: Callable[[], None]) -> None:
         self.closed = asyncio.Event()
         self._received = received
+        self._rest = rest
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -187,10 +223,11 @@ class _Channel(asyncio.Protocol):
                 self.close()
                 return
             if len(self._buffer) < head + size:
-                return
+                break
             body = bytes(self._buffer[head : head + size])
             del self._buffer[: head + size]
             self._received(body)
+        self._rest()
 
     def send(self, body: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

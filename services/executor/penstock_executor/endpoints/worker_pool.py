@@ -139,10 +139,13 @@ class WorkerPool:
 
     # ---------------------------------------------------------------------------------------------------------- calls
 
-    def submit(self, run: Json, number: int, reply: Callable[[Json], None]) -> None:
-        """Run a call; its reply is a `CallReply`."""
+    def submit(
+        self, run: Json, number: int, reply: Callable[[Json], None], items: Callable[[Json], None] | None = None
+    ) -> None:
+        """Run a call; its reply is a `CallReply`. With `items`, the items of its output come before it."""
         trigger, now = self.generation.trigger, self._loop.time()
-        call = Call(number, run, reply, record=random.random() < trigger.record, since=now)  # noqa: S311 - a sample
+        record = random.random() < trigger.record  # noqa: S311 - a sample
+        call = Call(number, run, reply, record, since=now, items=items)
         if self.load >= trigger.queue:
             call.answer(_refused(Refusal.BUSY))
             return
@@ -154,6 +157,26 @@ class WorkerPool:
         self.gone.clear()
         self._queue.append(call)
         self._dispatch()
+
+    def cancel(self, number: int) -> None:
+        """End a call whose client has disconnected: at once, or at the next item that its worker yields."""
+        call = next((one for one in self._queue if one.number == number), None)
+        if call is not None:
+            self._queue.remove(call)
+            call.end = {"outcome": "cancelled", "error": "the client has disconnected", "outputs": {}}
+            call.answer({"end": call.end})
+            self._host.record(call, None)
+            self._dispatch()
+        elif (worker := self._worker_of(number)) is not None:
+            worker.control({"cancel": number})
+
+    def confirm(self, number: int, sent: int) -> None:
+        """Tell the worker of a call how many bytes of its items the client has received."""
+        if (worker := self._worker_of(number)) is not None:
+            worker.control({"received": [number, sent]})
+
+    def _worker_of(self, number: int) -> WarmWorker | None:
+        return next((one for one in self._workers if number in one.calls), None)
 
     def _dispatch(self) -> None:
         while self._queue and self._idle and self._is_due():
@@ -191,7 +214,7 @@ class WorkerPool:
         call.timer = None
         if call in self._queue:
             self._queue.remove(call)
-        worker = next((one for one in self._workers if call.number in one.calls), None)
+        worker = self._worker_of(call.number)
         if worker is not None:
             worker.error = f"the request ran longer than the time limit of {self.generation.trigger.wait:g} s"
             self._kill(worker)
@@ -256,7 +279,7 @@ class WorkerPool:
         self._forget(worker)
         began = [call for call in worker.calls.values() if call.end is None]
         for call in [*worker.calls.values()]:
-            if call.end is None and len(began) > 1 and call.timer is not None:
+            if call.end is None and len(began) > 1 and call.timer is not None and not call.count:
                 call.alone = True  # one of them ended the worker: each is run once more, by itself
                 self._queue.appendleft(call)
             else:

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Path, Request, Response
 from penstock_core.access import Permission
 from penstock_core.deployments.definition import Mode
 from penstock_core.errors import UnavailableError
-from penstock_core.facts import Outcome, RunFinished
+from penstock_core.facts import RunFinished
 from penstock_core.version import VERSION
 from penstock_gateway.endpoints import tensors
 from penstock_gateway.endpoints.call_features import CallFeatures
-from penstock_gateway.errors import ConflictError, RequestTimeoutError, RunFailedError
+from penstock_gateway.endpoints.warm_calls import check_end
+from penstock_gateway.errors import RequestTimeoutError
 from penstock_gateway.http import bodies
 from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import By
@@ -120,9 +121,7 @@ async def infer(features: Features, request: Request, by: By, name: Name) -> Res
         end, request_id, answered_by = call.end, call.id, version.version
     if end is None:
         raise RequestTimeoutError(f"Endpoint {name!r} did not answer within {seconds:g} s")
-    if end.outcome is not Outcome.SUCCEEDED:
-        kind = RunFailedError if end.outcome is Outcome.FAILED else ConflictError
-        raise kind(f"Run {end.run_id} {end.outcome.value}", end.error or "it has no output")
+    check_end(end)
     link = f"/v1/endpoints/{endpoint.project}/{name}/requests/{request_id}/artifacts/"
     answer: Any = await features.outputs.answer(end, link)
     identity = body.get("id") if isinstance(body.get("id"), str) else secrets.token_hex(8)

@@ -9,6 +9,8 @@ from penstock_core import json_schema
 from penstock_core.deployments.definition import Definition
 from penstock_core.pipeline import values
 from penstock_core.pipeline.ir import Pipeline, Port
+from penstock_core.pipeline.streams import streamed_node
+from penstock_gateway.endpoints.stream_formats import DESCRIPTIONS, Format
 from penstock_gateway.http.problems import MEDIA_TYPE as PROBLEM
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -103,7 +105,7 @@ def openapi(name: str, url: str, path: str, pipeline: Pipeline, definition: Defi
         content["multipart/form-data"] = {"schema": {**schema, "properties": parts}}
     status = {"schema": {"type": "string"}, "description": "status address of the request"}
     answers = {
-        "200": {"description": "The output of the run", **_json(_plain(output_schema(pipeline)))},
+        "200": {"description": "The output of the run", "content": _answers(pipeline)},
         "202": {"description": "The run has not finished", "headers": {"Location": status}, **_json(_PENDING)},
         **{
             code: {"description": text, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -176,6 +178,16 @@ def _mentions_path(schema: Any) -> bool:
             return any(_mentions_path(one) for one in cast("list[Any]", schema))
         case _:
             return False
+
+
+def _answers(pipeline: Pipeline) -> dict[str, Any]:
+    schema = _plain(output_schema(pipeline))
+    found: dict[str, Any] = {"application/json": {"schema": schema}}
+    if streamed_node(pipeline) is not None:
+        found |= {name: {"schema": {"type": "string", "description": text}} for name, text in DESCRIPTIONS.items()}
+        for shape in Format:
+            found[shape.value]["x-item-schema"] = schema.get("items", {})
+    return found
 
 
 def _json(schema: Any) -> dict[str, Any]:

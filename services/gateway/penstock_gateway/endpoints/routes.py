@@ -11,13 +11,15 @@ from penstock_contracts.endpoints import CallPending, EndpointSchema
 from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_core.deployments.definition import WAIT_LIMIT, Mode
-from penstock_core.facts import Outcome, RunFinished
+from penstock_core.facts import RunFinished
+from penstock_core.pipeline.streams import streamed_node
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
-from penstock_gateway.endpoints import call_bodies, interface
+from penstock_gateway.endpoints import call_bodies, interface, stream_answers, stream_formats
 from penstock_gateway.endpoints.call_features import CallFeatures
 from penstock_gateway.endpoints.endpoints_service import Call, Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
-from penstock_gateway.errors import ConflictError, NotFoundError, RunFailedError
+from penstock_gateway.endpoints.warm_calls import check_end
+from penstock_gateway.errors import NotFoundError
 from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.problems import RequestError
@@ -34,11 +36,21 @@ OutputReader = Annotated[Outputs, feature(Outputs)]
 Prefer = Annotated[
     str | None, Header(description="`respond-async`, or `wait=10`: seconds to wait for the run (RFC 7240)")
 ]
+Accept = Annotated[
+    str | None, Header(description="`text/event-stream` or `application/x-ndjson` for an output item by item")
+]
 Wait = Annotated[float | None, Query(ge=0, le=WAIT_LIMIT, description="seconds to wait for the run; precedes `Prefer`")]
 
 _CALL = [requires(Permission.ENDPOINTS_CALL)]
 _ANSWERS = {
-    **content(200, "The output of the run", {"application/json": {"schema": {}}}),
+    **content(
+        200,
+        "The output of the run",
+        {
+            "application/json": {"schema": {}},
+            **{name: {"schema": {"description": text}} for name, text in stream_formats.DESCRIPTIONS.items()},
+        },
+    ),
     202: {"model": CallPending, "description": "The run has not finished; Location is the status address"},
     **problems(404, 409, 500),
 }
@@ -48,7 +60,7 @@ _ANSWERS = {
     "",
     summary="Call an endpoint",
     dependencies=_CALL,
-    responses={**_ANSWERS, **problems(429, 504, *BODY)},
+    responses={**_ANSWERS, **problems(406, 429, 504, *BODY)},
     openapi_extra={"requestBody": {"content": call_bodies.CONTENT}},
 )
 async def call_endpoint(
@@ -60,8 +72,12 @@ async def call_endpoint(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
     wait: Wait = None,
+    accept: Accept = None,
 ) -> Response:
     """Runs the deployment with the inputs in the body, and answers with the output of the run.
+
+    An output whose step yields items is sent item by item if the request prefers server-sent events or lines of JSON to
+    JSON: with mode `low_latency` as the step yields them, else when the run has finished.
 
     A form has an input in each part; files are inputs of type `Path`. If the run takes longer than `wait`, the answer
     is 202 with a status address. Artifacts are links. Requests of one token with the same `Idempotency-Key` are one
@@ -78,13 +94,19 @@ async def call_endpoint(
     else:
         await endpoints.admit_call(endpoint, idempotency_key, by)
     version = (await warm.version(name, endpoint.revisions()) if is_warm else None) or await endpoints.version(endpoint)
+    shape = stream_formats.requested(accept, streamed_node(version.pipeline) is not None, name)
     inputs = await call_bodies.read(request, version.pipeline, features.artifacts, features.max_form)
+    if is_warm and shape is not None:
+        run_id = warm.new_run_id()
+        headers = {"location": f"{_path(project, name)}/requests/{run_id}", "penstock-run": run_id}
+        parts = warm.stream(run_id, name, endpoint.revisions(), inputs, seconds, by)
+        return stream_answers.response(parts, shape, headers)
     if is_warm:
         warm_call = await warm.call(name, endpoint.revisions(), inputs, seconds, by)
         status_url = f"{_path(project, name)}/requests/{warm_call.run_id}"
         return await _response(features.outputs, warm_call.end, status_url, warm_call.run_id)
     call = await endpoints.call(endpoint, inputs, idempotency_key, seconds, by)
-    return await _answer(request, features.outputs, call)
+    return await _answer(request, features.outputs, call, shape)
 
 
 @router.get("/requests/{request_id}", summary="Get the answer to a request", dependencies=_CALL, responses={**_ANSWERS})
@@ -180,24 +202,26 @@ async def read_endpoint_openapi(
 # --------------------------------------------------------------------------------------------------------------- answer
 
 
-async def _answer(request: Request, outputs: Outputs, call: Call) -> Response:
+async def _answer(
+    request: Request, outputs: Outputs, call: Call, shape: stream_formats.Format | None = None
+) -> Response:
     status_url = f"{_path(request.path_params['project'], call.endpoint)}/requests/{call.id}"
     headers = {"location": status_url} | ({"penstock-run": call.run_id} if call.run_id else {})
     if call.end is None:
         pending = CallPending(id=call.id, status_url=status_url, run_id=call.run_id or None)
         return json_response(pending, 202, {**headers, "retry-after": "1"})
-    return await _response(outputs, call.end, status_url, call.run_id)
+    return await _response(outputs, call.end, status_url, call.run_id, shape)
 
 
-async def _response(outputs: Outputs, end: RunFinished, status_url: str, run_id: str) -> Response:
+async def _response(
+    outputs: Outputs, end: RunFinished, status_url: str, run_id: str, shape: stream_formats.Format | None = None
+) -> Response:
     headers = {"location": status_url, "penstock-run": run_id}
-    match end.outcome:
-        case Outcome.SUCCEEDED:
-            return json_response(await outputs.answer(end, f"{status_url}/artifacts/"), 200, headers)
-        case Outcome.FAILED:
-            raise RunFailedError(f"Run {end.run_id} failed", end.error or "")
-        case outcome:
-            raise ConflictError(f"Run {end.run_id} was {outcome.value}", end.error or "it has no output")
+    check_end(end)
+    answer = await outputs.answer(end, f"{status_url}/artifacts/")
+    if shape is not None:
+        return stream_answers.whole(answer, run_id, shape, headers)
+    return json_response(answer, 200, headers)
 
 
 def _path(project: str, name: str) -> str:

@@ -13,12 +13,12 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from penstock_contracts.commands import Version
-from penstock_contracts.warm_calls import CallEnd, Refusal, ServedEndpoint
+from penstock_contracts.warm_calls import CallEnd, CallReply, Refusal, ServedEndpoint
 from penstock_core import ids, requests
 from penstock_core.deployments.definition import Definition, TrafficShare
 from penstock_core.errors import InvalidInputsError, PenstockError, UnavailableError
@@ -29,7 +29,8 @@ from penstock_core.requests import Inputs, Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import input_rules, stored_inputs
 from penstock_gateway.endpoints.warm_executors import WarmExecutor, WarmExecutors
-from penstock_gateway.errors import RequestTimeoutError, TooManyRequestsError
+from penstock_gateway.errors import ConflictError, RequestTimeoutError, RunFailedError, TooManyRequestsError
+from penstock_gateway.http.sse import HEARTBEAT
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
@@ -90,6 +91,11 @@ class WarmCalls:
         served = _choose(options, revisions, "")[1]
         return await self._versions.get(revisions[served.revision].pipeline, served.version)
 
+    @staticmethod
+    def new_run_id() -> str:
+        """Return the id of a new run."""
+        return ids.recorded_run_id(time.time_ns() // 1_000_000, os.urandom(10))
+
     async def call(self, name: str, revisions: Revisions, inputs: dict[str, Any], seconds: float, by: str) -> WarmCall:
         """Run a request, and return its end.
 
@@ -117,11 +123,48 @@ class WarmCalls:
                 role = "canary" if _selected(definition.canary) else ""
                 return await self._call(name, revisions, inputs, by, role)
         except TimeoutError as error:
-            if not self._options(name, revisions):
-                raise UnavailableError(f"No executor serves endpoint {name!r}: its log says why") from error
-            raise RequestTimeoutError(f"Endpoint {name!r} did not answer within {seconds:g} s") from error
+            raise self._late(name, revisions, seconds) from error
         finally:
             self._running[name] -= 1
+
+    async def stream(
+        self, run_id: str, name: str, revisions: Revisions, inputs: dict[str, Any], seconds: float, by: str
+    ) -> AsyncGenerator[list[Any] | WarmCall]:
+        """Run a request as `call` does, and yield the items of its output as they come, then its end.
+
+        An empty list means that nothing has come for some seconds. If the generator is closed, the call is cancelled.
+
+        Raises:
+            RunFailedError, ConflictError: the run has no output; beside the errors of `call`.
+        """
+        definition = revisions[max(revisions)]
+        if definition.endpoint is not None:
+            seconds = min(seconds, definition.endpoint.wait)
+        deadline = asyncio.get_running_loop().time() + seconds
+        self._running[name] += 1
+        try:
+            if _selected(definition.shadow):
+                self._mirror(name, revisions, inputs, seconds, by)
+            role = "canary" if _selected(definition.canary) else ""
+            end: WarmCall | None = None
+            while end is None:
+                async with asyncio.timeout_at(deadline):
+                    executor, served, run = await self._prepared(run_id, name, revisions, inputs, by, role)
+                async with self._executors.stream(executor, served, run) as items:
+                    async for part in items.parts(deadline, HEARTBEAT):
+                        yield part
+                end = self._end(run_id, executor, served, revisions, items.end or CallReply())
+            check_end(end.end)
+            yield end
+        except TimeoutError as error:
+            raise self._late(name, revisions, seconds) from error
+        finally:
+            self._running[name] -= 1
+
+    def _late(self, name: str, revisions: Revisions, seconds: float) -> PenstockError:
+        if not self._options(name, revisions):
+            return UnavailableError(f"No executor serves endpoint {name!r}: its log says why")
+        return RequestTimeoutError(f"Endpoint {name!r} did not answer within {seconds:g} s")
 
     def _mirror(self, name: str, revisions: Revisions, inputs: dict[str, Any], seconds: float, by: str) -> None:
         """Run a request by the shadow version, too. Its failure changes nothing; under load it is left out."""
@@ -138,33 +181,48 @@ class WarmCalls:
         task.add_done_callback(self._mirrored.discard)
 
     async def _call(self, name: str, revisions: Revisions, inputs: dict[str, Any], by: str, role: str) -> WarmCall:
-        run_id = ids.recorded_run_id(time.time_ns() // 1_000_000, os.urandom(10))
+        run_id = self.new_run_id()
         while True:
-            while not (options := self._options(name, revisions, role)):
-                if role == "shadow":
-                    raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
-                await self._executors.changed.wait()
-            executor, served = _choose(options, revisions, role)
-            definition = revisions[served.revision]
-            ran = role if served.version == definition.other_versions.get(role) else ""
-            run = await self._request(run_id, served, definition, inputs, by, ran)
+            executor, served, run = await self._prepared(run_id, name, revisions, inputs, by, role)
             reply = await self._executors.send(executor, served, run)
-            match reply.refused:
-                case None if reply.end is not None:
-                    return WarmCall(run_id=run_id, version=served.version, end=_finished(run_id, reply.end))
-                case Refusal.BUSY:
-                    trigger = revisions[served.revision].endpoint
-                    raise _busy(name, trigger.queue if trigger is not None else self._running[name])
-                case Refusal.CRASHED:
-                    raise UnavailableError(
-                        f"The worker of endpoint {name!r} ended while it ran the request: {reply.detail} (run {run_id})"
-                    )
-                case Refusal.LATE:
-                    raise TimeoutError
-                case Refusal.BROKEN:
-                    raise UnavailableError(f"The workers of endpoint {name!r} cannot start: {reply.detail}")
-                case _:  # not served there any more
-                    executor.served = [one for one in executor.served if one != served]
+            if (end := self._end(run_id, executor, served, revisions, reply)) is not None:
+                return end
+
+    async def _prepared(
+        self, run_id: str, name: str, revisions: Revisions, inputs: dict[str, Any], by: str, role: str
+    ) -> tuple[WarmExecutor, ServedEndpoint, RunRequested]:
+        """Return where a call goes, and its run; waits until an executor serves the endpoint."""
+        while not (options := self._options(name, revisions, role)):
+            if role == "shadow":
+                raise UnavailableError(f"no executor serves the shadow version of endpoint {name!r}")
+            await self._executors.changed.wait()
+        executor, served = _choose(options, revisions, role)
+        definition = revisions[served.revision]
+        ran = role if served.version == definition.other_versions.get(role) else ""
+        return executor, served, await self._request(run_id, served, definition, inputs, by, ran)
+
+    def _end(
+        self, run_id: str, executor: WarmExecutor, served: ServedEndpoint, revisions: Revisions, reply: CallReply
+    ) -> WarmCall | None:
+        """Return the end of a call from its reply; None if it is to be sent to another executor."""
+        name = served.deployment
+        match reply.refused:
+            case None if reply.end is not None:
+                return WarmCall(run_id=run_id, version=served.version, end=_finished(run_id, reply.end))
+            case Refusal.BUSY:
+                trigger = revisions[served.revision].endpoint
+                raise _busy(name, trigger.queue if trigger is not None else self._running[name])
+            case Refusal.CRASHED:
+                raise UnavailableError(
+                    f"The worker of endpoint {name!r} ended while it ran the request: {reply.detail} (run {run_id})"
+                )
+            case Refusal.LATE:
+                raise TimeoutError
+            case Refusal.BROKEN:
+                raise UnavailableError(f"The workers of endpoint {name!r} cannot start: {reply.detail}")
+            case _:  # not served there any more
+                executor.served = [one for one in executor.served if one != served]
+                return None
 
     # ------------------------------------------------------------------------------------------------------ executors
 
@@ -262,6 +320,22 @@ def _choose(options: Sequence[Option], revisions: Revisions, role: str) -> Optio
 
 def _selected(share: TrafficShare | None) -> bool:
     return share is not None and random.random() < share.weight  # noqa: S311 - a sample
+
+
+def check_end(end: RunFinished) -> None:
+    """Raise why a run has no output.
+
+    Raises:
+        RunFailedError: it failed.
+        ConflictError: it was cancelled or skipped.
+    """
+    match end.outcome:
+        case Outcome.SUCCEEDED:
+            return
+        case Outcome.FAILED:
+            raise RunFailedError(f"Run {end.run_id} failed", end.error or "")
+        case outcome:
+            raise ConflictError(f"Run {end.run_id} was {outcome.value}", end.error or "it has no output")
 
 
 def _finished(run_id: str, end: CallEnd) -> RunFinished:

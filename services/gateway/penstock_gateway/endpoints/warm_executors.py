@@ -6,9 +6,12 @@ Executors announce what they serve. One that is silent has lost its calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import secrets
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import pydantic
@@ -19,6 +22,7 @@ from penstock_adapters.nats.bus import Bus
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.warm_calls import CallReply, Refusal, ServedEndpoint, ServedEndpoints
 from penstock_core.facts import RunRequested
+from penstock_gateway.endpoints.item_stream import ItemStream
 from penstock_gateway.message_size import check_message_size
 
 _SILENCE = 10.0
@@ -32,7 +36,9 @@ class WarmExecutor:
     name: str
     at: float = 0.0
     served: list[ServedEndpoint] = field(default_factory=list[ServedEndpoint])
-    calls: dict[str, asyncio.Future[CallReply]] = field(default_factory=dict[str, asyncio.Future[CallReply]])
+    calls: dict[str, asyncio.Future[CallReply] | ItemStream] = field(
+        default_factory=dict[str, "asyncio.Future[CallReply] | ItemStream"]
+    )
 
 
 class WarmExecutors:
@@ -71,22 +77,50 @@ class WarmExecutors:
         Raises:
             ContentTooLargeError: the request does not fit into a message.
         """
-        body = b'{"deployment":"%b","revision":%d,"version":%d,"run":%b}' % (
-            served.deployment.encode(),
-            served.revision,
-            served.version,
-            fact_codec.encode(run),
-        )
-        check_message_size(self._bus, len(body), "pass large inputs as files or artifacts")
         number = str(next(self._numbers))
-        reply = f"{self._inbox}.{subjects.lease(executor.name)}.{number}"
         future: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
         executor.calls[number] = future
         try:
-            await self._bus.client.publish(subjects.calls(executor.name), body, reply=reply)
+            await self._publish(executor, served, run, number, b"false")
             return await future
         finally:
             executor.calls.pop(number, None)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, executor: WarmExecutor, served: ServedEndpoint, run: RunRequested
+    ) -> AsyncGenerator[ItemStream]:
+        """Hand a run to an executor, and yield the items of its output. It is cancelled unless it has ended then.
+
+        Raises:
+            ContentTooLargeError: the request does not fit into a message.
+        """
+        number = str(next(self._numbers))
+        send = functools.partial(self._bus.send, subjects.calls(executor.name))
+        items = executor.calls[number] = ItemStream(self._replies(executor, number), send)
+        try:
+            await self._publish(executor, served, run, number, b"true")
+            yield items
+        finally:
+            executor.calls.pop(number, None)
+            await items.close()
+
+    def _replies(self, executor: WarmExecutor, number: str) -> str:
+        """Return the subject of the replies to a call."""
+        return f"{self._inbox}.{subjects.lease(executor.name)}.{number}"
+
+    async def _publish(
+        self, executor: WarmExecutor, served: ServedEndpoint, run: RunRequested, number: str, stream: bytes
+    ) -> None:
+        body = b'{"deployment":"%b","revision":%d,"version":%d,"stream":%b,"run":%b}' % (
+            served.deployment.encode(),
+            served.revision,
+            served.version,
+            stream,
+            fact_codec.encode(run),
+        )
+        check_message_size(self._bus, len(body), "pass large inputs as files or artifacts")
+        await self._bus.client.publish(subjects.calls(executor.name), body, reply=self._replies(executor, number))
 
     async def _announced(self, message: Msg) -> None:
         try:
@@ -108,14 +142,19 @@ class WarmExecutors:
                     self._lose(name, "its executor does not respond")
 
     def _lose(self, name: str, why: str) -> None:
-        for future in self.known.pop(name).calls.values():
-            if not future.done():
-                future.set_result(CallReply(refused=Refusal.CRASHED, detail=why))
+        for waiting in self.known.pop(name).calls.values():
+            if isinstance(waiting, ItemStream):
+                waiting.lose(why)
+            elif not waiting.done():
+                waiting.set_result(CallReply(refused=Refusal.CRASHED, detail=why))
 
     async def _replied(self, message: Msg) -> None:
         _, _, _, holder, number = message.subject.split(".")
         executor = self.known.get(subjects.lease_holder(holder))
         future = executor.calls.get(number) if executor is not None else None
+        if isinstance(future, ItemStream):
+            future.put(message.data)
+            return
         if future is None or future.done():
             return
         try:

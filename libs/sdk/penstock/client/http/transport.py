@@ -222,6 +222,20 @@ class Transport:
             except (_RetryableError, NoPlatformError, OSError, http.client.HTTPException) as error:
                 contact.at, delay = self._pause(error, contact.at, delay)
 
+    def events(self, method: str, path: str, *, body: object, timeout: float) -> Iterator[Message]:
+        """Send `body` as JSON, and yield the server-sent events of the response; `timeout` is between two of them.
+
+        Once the response has begun, nothing is repeated: `UnreachableError` says that the connection broke.
+        """
+        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        data = json.dumps(body, default=_fields).encode()
+        with self._retry(lambda: self._open(method, path, body=data, headers=headers)) as response:
+            response.patience(timeout)
+            try:
+                yield from sse.messages(_chunks(response, None, timeout))
+            except (OSError, http.client.HTTPException) as error:
+                raise UnreachableError(f"the answer is incomplete: {_describe(error)}") from error
+
     # -------------------------------------------------------------------------------------------------- machinery
 
     def _retry(self, once: Callable[[], Any]) -> Any:
