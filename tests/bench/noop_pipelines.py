@@ -51,3 +51,21 @@ def grid10000() -> int:
             value = inc(value)
         ends.append(value)
     return total(ends)
+
+
+@step
+def numbers(count: int) -> list[int]:
+    """As many integers."""
+    return list(range(count))
+
+
+@pipeline
+def one(x: int) -> int:
+    """One step."""
+    return inc(x)
+
+
+@pipeline
+def mapped(items: int) -> list[int]:
+    """A step for each of `items` integers."""
+    return inc.map(numbers(items))

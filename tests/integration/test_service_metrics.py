@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock import Client
 from penstock.errors import NotFoundError
+from penstock_core import ids
 from penstock_testkit.servers.cluster import SERVICES, Cluster
 
 PIPELINE = """
@@ -71,7 +72,7 @@ def test_metrics_of_all_services(tmp_path: Path) -> None:
     assert value(executor, "penstock_consumer_pending", stream="RUNS", consumer="executor-default") == 0
     assert value(scheduler, "penstock_runs_finished_total", outcome="succeeded") == 1
     assert value(scheduler, "penstock_runs_finished_total", outcome="failed") == 1
-    assert value(scheduler, "penstock_scheduler_shards") == 16
+    assert value(scheduler, "penstock_scheduler_shards") == ids.SHARDS
     assert value(gateway, "penstock_http_requests_total", operation="request_run", method="POST", status="2xx") == 2
     assert value(gateway, "penstock_http_requests_total", operation="read_run", method="GET", status="4xx") == 2
     labels = {text for service in SERVICES for _, pairs in found[service] for _, text in pairs}

@@ -103,8 +103,10 @@ class Mirror:
             TransferError: one does not exist, or is damaged.
             UnavailableError: the store does not answer.
         """
-        remote = await self._remote()
         references = _references(wanted)
+        if not references:
+            return
+        remote = await self._remote()
         await self._fetch({ref.sha256 for ref in references}, remote)
         await self._fetch({sha256 for ref in references for sha256 in self._parts(ref)}, remote)
 

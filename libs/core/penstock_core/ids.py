@@ -17,7 +17,8 @@ RunId = NewType("RunId", str)
 StepKey = NewType("StepKey", str)
 Digest = NewType("Digest", str)
 
-SHARDS = 16
+SHARDS = 4
+"""Parts of the log that schedulers share. The broker saves the state of each part's consumer several times a second."""
 
 RECORDED_SHARD = f"{SHARDS:02d}"
 """Shard of runs whose facts are recorded after they have finished: no scheduler consumes it."""

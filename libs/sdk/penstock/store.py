@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import io
 import os
@@ -35,8 +36,13 @@ class FolderStore:
     """
 
     def __init__(self, root: str | os.PathLike[str], limit: int | None = None) -> None:
-        self.root = Path(root)
+        self._root = root
         self.limit = limit
+
+    @functools.cached_property
+    def root(self) -> Path:
+        """The folder. Made when it is needed: attempts without artifacts do not use it."""
+        return Path(self._root)
 
     def path(self, sha256: str) -> Path:
         """Return the path of the object with this digest, whether it exists or not."""

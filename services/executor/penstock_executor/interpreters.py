@@ -4,14 +4,16 @@ Candidates are the interpreters of those who registered the environment, where t
 and those of the setting `pythons`. An interpreter fits if it has Python's implementation and minor version and every
 distribution in the same version; one with the very same digest is preferred to one with further distributions.
 
-Asking an interpreter takes a process, so answers are kept until its package folders change. A registrant's note of
-these folders spares the first question where nothing was installed since.
+Asking an interpreter takes a process, so answers are kept until its package folders change, which is looked up at most
+every `RECHECK` seconds. A registrant's note of these folders spares the first question where nothing was installed
+since.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,9 @@ from penstock_core import exhaustion, step_environment
 from penstock_core.environments import installed
 from penstock_core.environments.installed import Environment
 from penstock_core.errors import PenstockError, UnavailableError
+
+RECHECK = 0.1
+"""Seconds in which attempts share one look at the package folders."""
 
 _TIMEOUT = 60.0
 _CODE = "from penstock.bundle import environment; environment.main()"
@@ -56,6 +61,7 @@ class Interpreters:
         self._hints = hints
         self._pythons = list(pythons)
         self._found: dict[str, tuple[Interpreter, Mapping[str, int]]] = {}
+        self._checked: dict[str, float] = {}
         self._answers: dict[str, _Answer] = {}
         self._lock = asyncio.Lock()
 
@@ -77,7 +83,15 @@ class Interpreters:
 
     def _known(self, digest: str) -> Interpreter | None:
         found, folders = self._found.get(digest, (None, {}))
-        return found if found is not None and _unchanged(found.python, folders) else None
+        if found is None:
+            return None
+        now = time.monotonic()
+        if now - self._checked.get(digest, -RECHECK) < RECHECK:
+            return found
+        if not _unchanged(found.python, folders):
+            return None
+        self._checked[digest] = now
+        return found
 
     async def _search(self, wanted: EnvironmentInfo) -> tuple[Interpreter, Mapping[str, int]]:
         hints = (await self._hints(wanted.digest)).interpreters

@@ -62,6 +62,7 @@ class NatsPlatform:
         )
         self.versions = versions = Versions(context.bus)
         interpreters = Interpreters(versions.interpreters, [sys.executable, *settings.interpreters()])
+        self._artifacts_folder: str | None = None
         folder = settings.home / "environments"
         self.installed = VirtualEnvironments(folder, settings.environments_size, settings.environment_timeout)
         declared = DeclaredEnvironments(folder, versions, self.installed, context.log.info)
@@ -124,10 +125,15 @@ class NatsPlatform:
     async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """Download the inputs, the source and the checkpoint of an attempt to this machine."""
         await self.mirror.fetch(attempt.inputs.values())
-        where = await self._sources.workplace(attempt)
+        where = await self._sources.workplace(attempt, await self._artifacts())
         checkpoint = await latest_checkpoint(attempt, self.facts, self.mirror.fetch, self._context.log.warning)
-        root = str((await self.mirror.root()).resolve())
-        return replace(where, artifacts=root, checkpoint=checkpoint, limit=await self.mirror.limit())
+        return replace(where, checkpoint=checkpoint, limit=await self.mirror.limit())
+
+    async def _artifacts(self) -> str:
+        """Return the folder of artifacts on this machine, resolved once: that takes a system call for each parent."""
+        if self._artifacts_folder is None:
+            self._artifacts_folder = str((await self.mirror.root()).resolve())
+        return self._artifacts_folder
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""

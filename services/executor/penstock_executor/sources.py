@@ -36,7 +36,6 @@ class Sources:
         declared: DeclaredEnvironments,
     ) -> None:
         self._folder = home / "sources"
-        self._artifacts = home / "artifacts"
         self._versions = versions
         self._local_file = local_file
         self._interpreters = interpreters
@@ -70,8 +69,12 @@ class Sources:
             raise WorkplaceError(f"pipeline {attempt.pipeline!r} has no version {attempt.version}")
         return version
 
-    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
+    async def workplace(self, attempt: AttemptRequested, artifacts: str) -> AttemptEnvironment:
         """Prepare source and interpreter of an attempt.
+
+        Args:
+            attempt: the attempt.
+            artifacts: absolute path of the folder of artifacts on this machine.
 
         Raises:
             WorkplaceError: the version or its source is missing; the message says which.
@@ -95,7 +98,7 @@ class Sources:
         return AttemptEnvironment(
             source=str(source),
             python=interpreter.python,
-            artifacts=str(self._artifacts.resolve()),
+            artifacts=artifacts,
             # Modules outside of the bundle may differ between versions with the same source and environment.
             environment=f"{interpreter.digest}/{version.code or ''}",
             modules=modules,

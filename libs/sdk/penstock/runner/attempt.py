@@ -164,10 +164,10 @@ def call(
         name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}", unsafe=unsafe)
         for name, value in request["inputs"].items()
     }
-    root = _source_root(request["entrypoint"])
-    for name in inputs:
-        if "Path" in str(hints.get(name)):
-            inputs[name] = project_paths.find_in_source(inputs[name], root)
+    paths = [name for name in inputs if "Path" in str(hints.get(name))]
+    root = _source_root(request["entrypoint"]) if paths else None
+    for name in paths:
+        inputs[name] = project_paths.find_in_source(inputs[name], root)
     if request.get("seed") is not None:
         seeds.refresh(contexts.context().seed)
     if before is not None:

@@ -129,8 +129,7 @@ class ForkServer:
 
     def _read(self) -> None:
         try:
-            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            message, descriptors, _, _ = socket.recv_fds(self._link, protocol.PACKET, 1, flags)
+            message, descriptors = child.receive(self._link, child.DO_NOT_WAIT)
         except BlockingIOError:
             return
         except OSError:

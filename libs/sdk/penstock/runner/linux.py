@@ -11,9 +11,11 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_PAGE = 64 * 1024
 
 # Loaded before any fork: the child then only calls.
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
+_prctl = _libc.prctl
 
 
 def die_with_parent(parent: int) -> None:
@@ -22,28 +24,38 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: the parent's process id, as known before this process was made.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 
 
 def outlive_parent() -> None:
     """Undo `die_with_parent`."""
-    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
     """Become the parent of all descendants whose own parent ends, so that none can slip away."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children() -> list[int]:
     """Process ids of this (single-threaded) process's children; empty if the kernel does not report them."""
     pid = os.getpid()
     try:
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        # Without the objects of `pathlib` and `io`: this is called for each attempt.
+        descriptor = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
+    try:
+        text = b""
+        while part := os.read(descriptor, _PAGE):
+            text += part
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+    return [int(word) for word in text.split()]
 
 
 def has_threads(name: str) -> bool:
@@ -57,7 +69,7 @@ def has_threads(name: str) -> bool:
 
 def hide_memory() -> None:
     """Keep other processes of this user from reading this process's memory and initial environment."""
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def raise_oom_score() -> None:

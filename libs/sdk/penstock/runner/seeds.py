@@ -71,8 +71,14 @@ def refresh(seed: int | None = None) -> None:
         numpy = sys.modules.get("numpy.random")
         if numpy is not None and _seeded_by_itself(numpy):
             numpy.seed()
-    for number, generator in enumerate(list(_unseeded)):
-        generator.seed(None if seed is None else f"{seed} {number}")
+    if _unseeded:
+        for number, generator in enumerate(list(_unseeded)):
+            generator.seed(None if seed is None else f"{seed} {number}")
+    if _entropies:
+        _refresh_numpy(seed)
+
+
+def _refresh_numpy(seed: int | None) -> None:
     fresh = {
         entropy: _original_randbits(128) if seed is None else [seed, number] for entropy, number in _entropies.items()
     }
