@@ -46,6 +46,7 @@ COMMANDS = {
     "users": "penstock_cli.logins:app",
     "secrets": "penstock_cli.secrets:app",
     "tokens": "penstock_cli.tokens:app",
+    "projects": "penstock_cli.projects:app",
     "audit": "penstock_cli.audit:audit",
     "admin": "penstock_cli.admin:app",
     "doctor": "penstock_cli.platform.doctor:doctor",

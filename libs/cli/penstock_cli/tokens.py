@@ -51,7 +51,7 @@ def list_tokens(json: Json = False) -> None:
         output.note("no named tokens: create one with `penstock tokens create NAME --role ROLE`")
     else:
         columns = ["name", "role", "created", "created by", "expires", "last used"]
-        lines = [(one.name, one.role or "", *times(one)) for one in found]
+        lines = [(one.name, _role(one), *times(one)) for one in found]
         output.table(columns, lines)
 
 
@@ -62,6 +62,9 @@ def create(
         str, typer.Option("--role", metavar="ROLE", help="viewer, operator, editor, admin, or publisher of events.")
     ],
     expires: Expires = None,
+    all_projects: Annotated[
+        bool, typer.Option("--all-projects", help="Give the role in all projects, not in the current one.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Create a token and print it. The platform stores only its hash, so it cannot be shown again."""
@@ -69,7 +72,7 @@ def create(
 
     expires_in = parse_duration(expires) if expires else None
     with session.connect() as connected:
-        token = connected.client.tokens.create(name, role, expires_in=expires_in)
+        token = connected.client.tokens.create(name, role, expires_in=expires_in, all_projects=all_projects)
     if json:
         output.as_json(dataclasses.asdict(token))
         return
@@ -89,6 +92,11 @@ def revoke(name: Name, json: Json = False) -> None:
         output.as_json({"name": name, "revoked": True})
     else:
         output.line(f"token {name} revoked")
+
+
+def _role(token: Token) -> str:
+    """Return the role as in `PENSTOCK_OIDC_ROLES`: with its project, unless that is the default one."""
+    return f"{token.role or ''}@{token.project}" if token.project != "default" else token.role or ""
 
 
 def without_token(token: Token) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.audit_log import AuditLog
 from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.limits import LimitSizes
+from penstock_adapters.nats.buckets.projects import Projects
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
@@ -79,6 +80,8 @@ from penstock_gateway.partitions import routes as partition_routes
 from penstock_gateway.platform import routes as platform_routes
 from penstock_gateway.platform.health import Health
 from penstock_gateway.project_features import SharedFeatures, project_features
+from penstock_gateway.projects import routes as project_routes
+from penstock_gateway.projects.project_records import ProjectRecords
 from penstock_gateway.read_model import feeds
 from penstock_gateway.read_model.archived_rows import ArchivedRows
 from penstock_gateway.read_model.database import ReadModel
@@ -149,6 +152,7 @@ ROUTERS = tuple(
         webhook_routes,
         dead_letter_routes,
         trace_routes,
+        project_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -305,6 +309,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     nats_access = NatsAccess(context, callout or _callout_keys(settings), tokens)
     trail = AuditTrail(AuditLog(bus), context)
     users = user_access.configure(settings, NatsRevocations(bus))
+    projects = ProjectRecords(Projects(bus), context)
     closing = asyncio.Event()
     followers = Followers(bus)
 
@@ -381,6 +386,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         ApiDescription(),
         pools,
         named_tokens,
+        projects,
         SecretsService(secrets),
         users,
         nats_access,
@@ -403,6 +409,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         run_announcer,
     )
     background: list[Background] = [
+        projects,
         nats_access,
         NatsIntake(context, events),
         read_model,
@@ -423,6 +430,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
         background.append(LineageEmitter(context, states, settings.openlineage_url, key))
     app = create_app()
+    app.state.projects = projects
     app.state.features = Features(features, lambda project: project_features(shared, project))
     names = guard.allowed_names(settings.host, settings.host_names())
     authenticator = Authenticator(token, principal, tokens, users.oidc)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_platform import Answer, Http, Platform, chain, read_head
+from gateway_platform import Answer, Http, Platform, Stream, chain, read_head, started
 from test_gateway_models import trained
 
 from penstock_core.facts import StepSuspended
@@ -33,6 +33,7 @@ NO_ROLE = re.compile("has no role in (project 'default'|all projects)")
 
 
 async def _token(http: Http, name: str, **body: Any) -> str:
+    assert (await http("PUT", f"/v1/projects/{OTHER}", {})).status in (200, 201)
     answer = await http("POST", "/v1/tokens", {"name": name, **body}, headers={"penstock-project": OTHER})
     assert answer.status == 201, answer.body
     return answer.json()["token"]
@@ -174,3 +175,86 @@ async def test_no_operation_shows_anything_of_another_project(platform: Platform
 
 def _text(answer: Answer) -> str:
     return answer.body.decode(errors="replace")
+
+
+# ---------------------------------------------------------------------------------------------------------- records
+
+
+async def test_a_project_is_created_listed_archived_and_unarchived(platform: Platform, http: Http) -> None:
+    made = await http("PUT", "/v1/projects/team", {"quotas": {"active_runs": 5}})
+    assert made.status == 201, made.body
+    assert (made.json()["name"], made.json()["created_by"], made.json()["quotas"]["active_runs"]) == (
+        "team", "token:default", 5,
+    )  # fmt: skip
+    assert (await http("PUT", "/v1/projects/team", {})).status == 200
+    listed = (await http("GET", "/v1/projects")).json()["projects"]
+    assert {"default", "team"} <= {one["name"] for one in listed}
+    team = {"penstock-project": "team"}
+    await platform.add_version(chain(), project="team")
+    body = {"pipeline": "chain", "inputs": {"n": 1}}
+    run = await http("POST", "/v1/runs", body, headers=team)
+    assert run.status == 202, run.body
+    assert (await http("POST", "/v1/projects/team/archive", {})).json()["archived_at"] > 0
+    refused = await http("POST", "/v1/runs", body, headers=team)
+    assert (refused.status, "Project 'team' is archived" in _text(refused)) == (403, True)
+    assert (await http("GET", f"/v1/runs/{run.json()['run_id']}", headers=team)).status == 200
+    assert (await http("POST", f"/v1/runs/{run.json()['run_id']}/cancel", {}, headers=team)).status == 202
+    assert (await http("POST", "/v1/projects/team/archive", {"archived": False})).json()["archived_at"] is None
+    assert (await http("POST", "/v1/runs", body, headers=team)).status == 202
+
+
+async def test_unknown_and_invalid_projects(http: Http) -> None:
+    missing = await http("GET", "/v1/runs", headers={"penstock-project": "nowhere"})
+    assert (missing.status, "penstock projects create nowhere" in _text(missing)) == (404, True)
+    assert (await http("POST", "/v1/projects/nowhere/archive", {})).status == 404
+    assert (await http("GET", "/v1/projects/nowhere")).status == 404
+    assert (await http("PUT", "/v1/projects/a.b", {})).status == 422
+    assert (await http("GET", "/v1/runs", headers={"penstock-project": "*"})).status == 422
+    assert (await http("POST", "/v1/projects/default/archive", {})).status == 422
+    differs = await http("GET", "/v1/endpoints/default/x/schema", headers={"penstock-project": "team"})
+    assert differs.status == 422
+    # Without a role, the answer does not depend on whether the project exists.
+    token = await _token(http, "stranger", role="viewer")
+    texts = []
+    for name in ("default", "nowhere"):
+        answer = await http("GET", "/v1/runs", token=token, headers={"penstock-project": name})
+        texts.append((answer.status, _text(answer).replace(name, "…")))
+    assert texts[0] == texts[1] and texts[0][0] == 403
+    seen = (await http("GET", "/v1/projects", token=token)).json()["projects"]
+    assert [one["name"] for one in seen] == [OTHER]
+
+
+async def test_names_are_unique_in_a_project_only(platform: Platform, http: Http) -> None:
+    other = {"penstock-project": OTHER}
+    token = await _token(http, "namesake", role="editor")
+    await platform.add_version(chain("same"))
+    await platform.add_version(chain("same", steps=1), project=OTHER)
+    trigger = {"kind": "event", "name": "on", "types": ["com.same"], "inputs": {"n": "data.n"}}
+    definition = {"pipeline": "same", "triggers": [trigger]}
+    for more in ({}, {"headers": other, "token": token}):
+        assert (await http("PUT", "/v1/deployments/same", {"definition": definition}, **more)).status == 200
+    event = {"type": "com.same", "source": "/s", "id": "7", "data": {"n": 4}}
+    stream_reader, stream_writer = await http.open("GET", "/v1/events/stream", token=token, headers=other)
+    assert (await read_head(stream_reader))[0] == 200
+    stream = Stream(stream_reader, stream_writer)
+    first = await http("POST", "/v1/events", event)
+    second = await http("POST", "/v1/events", event, headers=other, token=token)
+    assert (first.status, second.status) == (202, 202)
+    assert first.json()["digest"] != second.json()["digest"]
+    # The stream of the other project begins with its own event, which was stored later.
+    frame = await stream.next()
+    assert frame is not None and frame.id == second.json()["sequence"]
+    found = await started(platform, "same", 2)
+    assert {run.project for run in found} == {"default", OTHER}
+    runs = {run.project: run.run_id for run in found}
+    listed = (await http("GET", "/v1/runs?deployment=same", headers=other, token=token)).json()["runs"]
+    assert [one["run_id"] for one in listed] == [runs[OTHER]]
+    body, key = {"pipeline": "same", "inputs": {"n": 1}}, {"idempotency-key": "k"}
+    one = (await http("POST", "/v1/runs", body, headers=key)).json()
+    two = (await http("POST", "/v1/runs", body, headers=other | key, token=token)).json()
+    assert one["run_id"] != two["run_id"]
+    for path in ("", "/events", "/logs", "/history", "/explain"):
+        hidden = await http("GET", f"/v1/runs/{one['run_id']}{path}", headers=other, token=token)
+        assert hidden.status == 404, path
+    questions = (await http("GET", "/v1/questions", headers=other, token=token)).json()["questions"]
+    assert questions == []

@@ -58,5 +58,5 @@ def test_a_name_that_is_none_is_refused(folder: Path, monkeypatch: pytest.Monkey
         project.current()
     monkeypatch.delenv("PENSTOCK_PROJECT")
     (folder / "penstock.yaml").write_text("project: ../x\n")
-    with pytest.raises(ClientError, match="penstock.yaml: '../x' is not the name of a project"):
+    with pytest.raises(ClientError, match=r"penstock\.yaml: '../x' is not the name of a project"):
         project.current()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.client.environments import Environments
     from penstock.client.models import Models
     from penstock.client.partitions import Partitions
+    from penstock.client.projects import Projects
     from penstock.client.trace import TraceNode
 
 
@@ -143,6 +144,13 @@ class Client:
         from penstock.client.environments import Environments
 
         return Environments(self.transport)
+
+    @cached_property
+    def projects(self) -> Projects:
+        """Projects and their quotas."""
+        from penstock.client.projects import Projects
+
+        return Projects(self.transport)
 
     @cached_property
     def models(self) -> Models:

@@ -29,7 +29,7 @@ class Token:
 
     Attributes:
         principal: who acts with it, `token:NAME`; runs and changes are recorded under it.
-        project: to which it is limited.
+        project: to which it is limited; `*`: all.
         role: in the project; None for a token that may only call an endpoint.
         expires_at: when it is refused; None: never.
         last_used_at: when it was used last, about to the minute; None: not yet.
@@ -63,18 +63,19 @@ class Tokens:
         """Return all named tokens by name."""
         return [views.build(Token, row) for row in self._transport.json("GET", "/v1/tokens")["tokens"]]
 
-    def create(self, name: str, role: str, *, expires_in: float | None = None) -> Token:
+    def create(self, name: str, role: str, *, expires_in: float | None = None, all_projects: bool = False) -> Token:
         """Create a token. Store its `token` at once: it cannot be read again.
 
         Args:
             name: of the token.
             role: `viewer`, `operator`, `editor` or `admin`, or `publisher`: it may only send events, over HTTP or NATS.
             expires_in: seconds until it is refused; None: never.
+            all_projects: whether the role is in all projects, not in that of the client.
 
         Raises:
             RefusedError: the name is taken or not valid, or there is no such role.
         """
-        body = {"name": name, "role": role, "expires_in": expires_in}
+        body = {"name": name, "role": role, "expires_in": expires_in, "all_projects": all_projects}
         return views.build(Token, self._transport.json("POST", "/v1/tokens", body=body))
 
     def revoke(self, name: str) -> None:

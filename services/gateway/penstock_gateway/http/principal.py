@@ -93,14 +93,16 @@ def check_permission(request: Request, permission: Permission) -> None:
     """Refuse a request whose principal lacks a permission in the project of the request.
 
     Raises:
-        ForbiddenError: names the permission, and the role that has it.
-        UnprocessableError: the project is invalid.
+        ForbiddenError: names the permission, and the role that has it; or the project is archived.
+        NotFoundError: the project does not exist.
+        UnprocessableError: the header of the project is invalid.
     """
     project = project_of(request)
     if project != access.DEFAULT_PROJECT and request.scope["endpoint"].__name__ in _DEFAULT_ONLY:
         raise ForbiddenError("This operation serves the project 'default' only")
     grant = granted(request)
     if grant.allows(permission, project):
+        request.app.state.projects.check(project, permission)
         return
     who = str(grant.principal)
     if grant.endpoint:

@@ -27,7 +27,7 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
-COMMON = problems(401, 403, 422, 503)
+COMMON = problems(401, 403, 404, 422, 503)
 """Problems of every operation that needs the token."""
 
 

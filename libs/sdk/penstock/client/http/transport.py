@@ -287,7 +287,7 @@ class Transport:
         address = self.locate()
         sent = {"authorization": f"Bearer {address.token}", **(headers or {})} if address.token else dict(headers or {})
         if self.project:
-            sent["penstock-project"] = self.project
+            sent.setdefault("penstock-project", self.project)
         if size is not None:
             sent["content-length"] = str(size)
         if query:

@@ -1,0 +1,53 @@
+"""Projects: their records and quotas."""
+
+from __future__ import annotations
+
+from penstock_core import ids
+from penstock_core.access import DEFAULT_PROJECT
+from penstock_core.errors import InputError
+from penstock_core.frozen import frozen
+
+
+@frozen(kw_only=True)
+class Quotas:
+    """What a project may use; None: no quota.
+
+    Attributes:
+        artifact_bytes: largest artifact that can be uploaded.
+        stored_bytes: artifacts that its runs refer to, together; uploads are refused beyond it.
+        active_runs: runs that have not finished; requests of further ones are refused.
+        events_per_second: events that each gateway accepts, those of webhooks and endpoints among them.
+    """
+
+    artifact_bytes: int | None = None
+    stored_bytes: int | None = None
+    active_runs: int | None = None
+    events_per_second: float | None = None
+
+
+@frozen(kw_only=True)
+class ProjectRecord:
+    """A project. Times are in Unix seconds.
+
+    Attributes:
+        archived_at: since when it can be read only; None: it is not archived.
+
+    Raises:
+        InvalidIdError: the name is not the name of a project.
+        InputError: the default project is archived.
+    """
+
+    name: str
+    created_at: float = 0.0
+    created_by: str = ""
+    archived_at: float | None = None
+    quotas: Quotas = Quotas()
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.name, "project")
+        if self.name == DEFAULT_PROJECT and self.archived_at is not None:
+            raise InputError(f"Project {DEFAULT_PROJECT!r} cannot be archived")
+
+
+DEFAULT = ProjectRecord(name=DEFAULT_PROJECT)
+"""The default project while it has no record: it always exists."""

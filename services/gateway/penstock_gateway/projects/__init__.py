@@ -1,0 +1,1 @@
+"""Projects: records and quotas."""
