@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from penstock_core import ids
 from penstock_core.access import DEFAULT_PROJECT
-from penstock_core.errors import InputError
 from penstock_core.frozen import frozen
 
 
@@ -34,7 +33,6 @@ class ProjectRecord:
 
     Raises:
         InvalidIdError: the name is not the name of a project.
-        InputError: the default project is archived.
     """
 
     name: str
@@ -45,8 +43,6 @@ class ProjectRecord:
 
     def __post_init__(self) -> None:
         ids.check_name(self.name, "project")
-        if self.name == DEFAULT_PROJECT and self.archived_at is not None:
-            raise InputError(f"Project {DEFAULT_PROJECT!r} cannot be archived")
 
 
 DEFAULT = ProjectRecord(name=DEFAULT_PROJECT)

@@ -210,7 +210,7 @@ async def test_unknown_and_invalid_projects(http: Http) -> None:
     assert (await http("GET", "/v1/projects/nowhere")).status == 404
     assert (await http("PUT", "/v1/projects/a.b", {})).status == 422
     assert (await http("GET", "/v1/runs", headers={"penstock-project": "*"})).status == 422
-    assert (await http("POST", "/v1/projects/default/archive", {})).status == 422
+    assert (await http("POST", "/v1/projects/default/archive", {})).status == 409
     differs = await http("GET", "/v1/endpoints/default/x/schema", headers={"penstock-project": "team"})
     assert differs.status == 422
     # Without a role, the answer does not depend on whether the project exists.

@@ -14,7 +14,7 @@ from penstock_core import access
 from penstock_core.access import Permission
 from penstock_core.errors import PenstockError
 from penstock_core.projects import ProjectRecord, Quotas
-from penstock_gateway.errors import ForbiddenError, NotFoundError
+from penstock_gateway.errors import ConflictError, ForbiddenError, NotFoundError
 from penstock_servicekit.service_context import ServiceContext
 
 _READS = frozenset(one for one in Permission if one.value.endswith(".read"))
@@ -107,8 +107,10 @@ class ProjectRecords:
 
         Raises:
             NotFoundError: it does not exist.
-            InputError: it is the default project.
+            ConflictError: it is the default project.
         """
+        if archived and name == access.DEFAULT_PROJECT:
+            raise ConflictError(f"Project {name!r} cannot be archived", "requests without a project need it")
         await self.get(name)
 
         def change(known: ProjectRecord | None) -> ProjectRecord:

@@ -60,7 +60,7 @@ async def put_project(
     "/{project}/archive",
     summary="Archive or unarchive a project",
     dependencies=_ADMIN,
-    responses=problems(404, *BODY),
+    responses=problems(404, 409, *BODY),
 )
 async def archive_project(
     records: Records, project: Name, body: Annotated[ArchiveProjectBody, Body(default_factory=ArchiveProjectBody)]
