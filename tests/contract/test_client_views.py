@@ -25,7 +25,7 @@ from penstock.client import (
 )
 from penstock.client.artifacts import lineage
 from penstock.client.runs import comparison, metrics
-from penstock_contracts import access, api, previews, tracking, waits
+from penstock_contracts import access, api, event_types, previews, tracking, waits
 from penstock_contracts import backfills as backfill_contracts
 from penstock_contracts import dead_letters as dead_letter_contracts
 from penstock_contracts import deployments as deployment_contracts
@@ -55,6 +55,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (comparison.ComparisonRow, tracking.Difference),
     (comparison.Comparison, tracking.Comparison),
     (events.EventReceipt, waits.EventAccepted),
+    (events.EventType, event_types.EventType),
     (lineage.NamedArtifact, api.ArtifactUse),
     (lineage.LineageAttempt, api.LineageStep),
     (lineage.Lineage, api.Lineage),
@@ -96,13 +97,19 @@ ADDED: dict[str, set[str]] = {
     "Step": {"key"},
     "Item": {"key"},
     "Run": {"created", "resumed", "warnings"},
+    "EventType": {"schema"},
     "ComparisonRow": {"has"},
     "ModelVersion": {"created", "refused", "registry"},
     "Version": {"created", "definition", "environments"},
 }
 """Fields that the client fills from elsewhere: a key of a mapping, another response, itself."""
 
-OMITTED: dict[str, set[str]] = {"EventReceipt": {"at"}, "Answer": {"attempt"}, "AnswerLinks": {"attempt"}}
+OMITTED: dict[str, set[str]] = {
+    "EventReceipt": {"at"},
+    "EventType": {"json_schema"},
+    "Answer": {"attempt"},
+    "AnswerLinks": {"attempt"},
+}
 """Fields that the client does not show."""
 
 

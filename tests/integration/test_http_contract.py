@@ -45,6 +45,7 @@ MEANING = {
     "GET /v1/runs/{run_id}/value": "the run has the output",
     "POST /v1/runs/{run_id}/steps/{key}/answer": "the choices of the question",
     "POST /v1/events": "names of attributes, times",
+    "PUT /v1/event-types/{type}": "a JSON Schema",
     "PUT /v1/deployments/{name}": "the definition of a deployment",
     "POST /v1/deployments/{name}/test": "an event",
     "POST /v1/deployments/{name}/replay": "a time or an event",

@@ -9,18 +9,28 @@ from __future__ import annotations
 import datetime
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from cel_expr_python import cel
 
+from penstock_core.deployments import event_types
 from penstock_core.deployments.matching import ExpressionError
 
 _CACHED = 50_000
 """Compiled expressions that are kept: those of about ten thousand deployments."""
 
 _PROBLEM = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_NUMBERS = re.compile(r"applied to '\((?:int|double|uint)(?:, (?:int|double|uint))*\)'")
 _INT_LIMIT = 2**63
+
+_DECLARED: dict[str, Callable[[], Any]] = {
+    "int": lambda: cel.Type.INT,
+    "string": lambda: cel.Type.STRING,
+    "bool": lambda: cel.Type.BOOL,
+    "list": lambda: cel.Type.List(cel.Type.DYN),
+    "map": lambda: cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+}
 
 
 class CelEvaluator:
@@ -55,16 +65,41 @@ class CelEvaluator:
         if wants == "bool" and kind not in (cel.Type.BOOL, cel.Type.DYN):
             raise ExpressionError(f"the value must be true or false, not {kind.name().lower()}")
 
+    def check_types(self, expression: str, types: Mapping[str, str]) -> None:
+        """Check the types of an expression whose fields are known.
 
-@functools.lru_cache(maxsize=1)
-def _environment() -> Any:
+        Args:
+            expression: an expression that `check` accepts.
+            types: `int`, `string`, `bool`, `list` or `map` by path, such as `data.rows`.
+
+        Raises:
+            ExpressionError: an operation does not exist for these types, with the position.
+        """
+        # A declared `data.rows` precedes the field of `data`; `has` takes fields only.
+        environment = _new_environment({path: _DECLARED[name]() for path, name in types.items()})
+        try:
+            environment.compile(event_types.without_has(expression))
+        except RuntimeError as error:
+            # JSON does not tell integers from doubles, so mixing them is no error.
+            problems = [one for one in _problems(str(error)) if not _NUMBERS.search(one)]
+            if problems:
+                raise ExpressionError("; ".join(problems[:3])) from error
+
+
+def _new_environment(more: Mapping[str, Any]) -> Any:
     return cel.NewEnv(
         variables={
             "data": cel.Type.DYN,
             "event": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
             "events": cel.Type.List(cel.Type.DYN),
+            **more,
         }
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> Any:
+    return _new_environment({})
 
 
 @functools.lru_cache(maxsize=_CACHED)
@@ -85,11 +120,16 @@ def _evaluated(compiled: Any, scope: Mapping[str, Any]) -> Any:
 
 
 def _compile_error(text: str) -> str:
-    problems = [
+    return "; ".join(_problems(text)[:3]) or text
+
+
+def _problems(text: str) -> list[str]:
+    """What the compiler found, each with its position."""
+    found = [
         f"line {line}, column {column}: {message}" if line != "1" else f"column {column}: {message}"
         for line, column, message in _PROBLEM.findall(text)
     ]
-    return "; ".join(problem.replace(" (in container '')", "") for problem in problems[:3]) or text
+    return [problem.replace(" (in container '')", "") for problem in found]
 
 
 def _evaluation_error(text: str) -> str:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock_cli import event_types
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
 app = typer.Typer(help="Send and list events.", no_args_is_help=True)
+app.add_typer(event_types.app, name="types")
 
 
 @app.callback()

@@ -224,6 +224,7 @@ class Parked(_Model):
         headers: of the message, if it is an event.
         deployment, trigger: the trigger that rejected an event, or the rule of a notification that was not accepted;
             empty if the message is unreadable.
+        invalid: whether it is an event that does not fit the schema of its type.
     """
 
     service: str
@@ -234,6 +235,7 @@ class Parked(_Model):
     headers: dict[str, str] = {}
     deployment: str = ""
     trigger: str = ""
+    invalid: bool = False
 
 
 class AttemptOutput(_Model):

@@ -68,6 +68,7 @@ INTEGRITY_RECORD = "record"
 LEASES_BUCKET = "penstock_leases"
 NOTIFICATIONS_BUCKET = "penstock_notifications"
 SECRETS_BUCKET = "penstock_secrets"
+EVENT_TYPES_BUCKET = "penstock_event_types"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 

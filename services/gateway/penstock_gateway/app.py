@@ -14,6 +14,7 @@ from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.audit_log import AuditLog
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.buckets.event_types import EventTypes
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.projects import Projects
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
@@ -57,6 +58,7 @@ from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments import routes as environment_routes
 from penstock_gateway.events import routes as event_routes
+from penstock_gateway.events import type_routes as event_type_routes
 from penstock_gateway.events.nats_intake import NatsIntake
 from penstock_gateway.features import Features
 from penstock_gateway.file_owner import owner
@@ -143,6 +145,7 @@ ROUTERS = tuple(
         wait_routes,
         link_page_routes,
         event_routes,
+        event_type_routes,
         deployment_routes,
         deployment_event_routes,
         notification_routes,
@@ -340,6 +343,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
 
     sender = notification_sender.from_settings(settings)
     named_tokens = Tokens(tokens)
+    event_types = EventTypes(bus, context.log.warning)
     deployments = DeploymentLog(bus, source)
     letters = DeadLetters(bus)
     notification_log = NotificationLog(bus, source)
@@ -367,6 +371,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         pools=pools,
         limit_sizes=LimitSizes(bus),
         events=events,
+        event_types=event_types,
         decisions=DecisionLog(bus, source),
         deployments=deployments,
         partitions=PartitionLog(bus, source),
@@ -425,6 +430,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         tokens,
         trail,
         executors,
+        event_types,
     ]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None

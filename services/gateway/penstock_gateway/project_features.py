@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.buckets.event_types import EventTypes
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import Bus
@@ -40,6 +41,7 @@ from penstock_gateway.endpoints.outputs import Outputs
 from penstock_gateway.endpoints.warm_calls import WarmCalls
 from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments.environments import Environments
+from penstock_gateway.events.event_types_service import EventTypeRegistry
 from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.model_registration.model_registration import ModelRegistration
@@ -91,6 +93,7 @@ class SharedFeatures:
     pools: KnownPools
     limit_sizes: LimitSizes
     events: EventStream
+    event_types: EventTypes
     decisions: DecisionLog
     deployments: DeploymentLog
     partitions: PartitionLog
@@ -126,6 +129,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         project,
         started=shared.started,
     )
+    event_types = EventTypeRegistry(shared.event_types, project)
     deployments = Deployments(
         shared.deployments,
         versions,
@@ -135,9 +139,10 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         shared.evaluator,
         shared.sender,
         shared.tokens,
+        event_types,
         project,
     )
-    explanations = Explanations(deployments, shared.decisions, events, log, shared.evaluator)
+    explanations = Explanations(deployments, shared.decisions, events, log, event_types, shared.evaluator)
     partitions = DeploymentPartitions(deployments, shared.partitions, shared.read_model, shared.projector)
     outputs = Outputs(log, artifacts)
     endpoints = Endpoints(
@@ -175,6 +180,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         RunStreams(log, shared.followers, reader, versions, closing, stall),
         Answers(log, reader),
         deployments,
+        event_types,
         explanations,
         Replays(deployments, explanations, events, shared.partitions, versions, requests, log, shared.evaluator),
         ManualRuns(deployments, shared.partitions, requests, log, Timers(bus)),

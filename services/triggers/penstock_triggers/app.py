@@ -10,6 +10,7 @@ import pydantic
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats import event_stream
 from penstock_adapters.nats.backfill_log import BackfillLog
+from penstock_adapters.nats.buckets.event_types import EventTypes
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
@@ -63,11 +64,13 @@ class TriggersApp:
             BackfillLog(bus, source), deployments, partitions, starter, log, timers, evaluator, time.time
         )
         self._context = context
+        self._letters = DeadLetters(bus)
+        self._types = EventTypes(bus, context.log.warning)
         self._service = TriggerService(
             deployments,
             index,
             DecisionLog(bus, source),
-            DeadLetters(bus),
+            self._letters,
             EventStream(bus),
             starter,
             log,
@@ -91,7 +94,8 @@ class TriggersApp:
         ]
 
     async def start(self) -> None:
-        """Start the workers."""
+        """Read the types of events, and start the workers."""
+        await self._types.start()
         for worker in self._workers:
             worker.start()
 
@@ -99,6 +103,7 @@ class TriggersApp:
         """Stop. What was not acknowledged is delivered to another replica, or again later."""
         for worker in self._workers:
             await worker.stop()
+        await self._types.close()
 
     def ready(self) -> bool:
         """Whether the workers run."""
@@ -109,6 +114,10 @@ class TriggersApp:
             event = event_stream.decode(delivery)
         except InvalidEventError as error:
             await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq, delivery.headers)
+            return
+        if problems := self._types.problems(event):
+            error = "; ".join(f"{path} {message}" for path, message in problems)
+            await self._letters.add_invalid(event, f"the event does not fit the schema of its type: {error}")
             return
         await asyncio.gather(
             self._service.handle(event), self._waiting.deliver(event), self._backfills.run_finished(event)

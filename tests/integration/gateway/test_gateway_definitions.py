@@ -10,11 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
-from gateway_platform import SOURCE, Http, Platform, chain
+from gateway_platform import SOURCE, Http, Platform, chain, started
 
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import commands, subjects
 from penstock_core.deployments.active_runs import DeploymentLimit
+from penstock_core.deployments.events import Event
 from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
 
@@ -387,3 +389,99 @@ async def test_a_dry_run_checks_a_deployment_with_a_version_that_is_not_publishe
     refused = await http("PUT", "/v1/deployments/grown", {"definition": definition, "candidate": 1})
     assert (refused.status, refused.fields) == (422, {"candidate"})
     assert (await http("GET", "/v1/deployments/grown")).status == 404
+
+
+# -------------------------------------------------------------------------------------------------------- event types
+
+ROWS = {"type": "object", "required": ["rows"], "properties": {"rows": {"type": "integer"}, "url": {"type": "string"}}}
+
+
+async def test_events_that_do_not_fit_the_schema_of_their_type_are_refused(http: Http) -> None:
+    path = "/v1/event-types/com.acme.typed"
+    assert (await http("GET", path)).status == 404
+    put = await http("PUT", path, {"schema": ROWS, "description": "rows arrived"})
+    assert put.status == 200, put.body
+    assert (put.json()["schema"], put.json()["description"]) == (ROWS, "rows arrived")
+    listed = (await http("GET", "/v1/event-types")).json()["types"]
+    assert [one["type"] for one in listed] == ["com.acme.typed"]
+    event = {"type": "com.acme.typed", "source": "typed", "id": "1"}
+    wrong = await http("POST", "/v1/events", {**event, "data": {"rows": "many"}})
+    assert (wrong.status, wrong.fields) == (422, {"data.rows"})
+    assert (await http("POST", "/v1/events", {**event, "data": {"rows": 1}})).status == 202
+    batch = [{**event, "id": "2", "data": {"rows": 2}}, {**event, "id": "3", "data": {}}]
+    headers = {"content-type": "application/cloudevents-batch+json"}
+    refused = await http("POST", "/v1/events", batch, headers=headers)
+    assert (refused.status, refused.fields) == (422, {"[1].data"})
+    assert (await http("DELETE", path)).status == 204
+    assert (await http("DELETE", path)).status == 404
+    assert (await http("POST", "/v1/events", {**event, "id": "4", "data": {"rows": "many"}})).status == 202
+
+
+@pytest.mark.parametrize(
+    ("type", "schema", "field"),
+    [
+        ("com.acme.x", {"type": "text"}, "schema"),
+        ("com.acme.x", {"$ref": "http://127.0.0.1:1/schema"}, "schema.$ref"),
+        ("com.acme.x", {"description": "x" * 70_000}, "schema"),
+        ("com.acme.*", {}, "type"),
+        ("penstock.run.finished.v1", {}, "type"),
+    ],
+)
+async def test_a_schema_that_cannot_be_used_is_refused(http: Http, type: str, schema: Any, field: str) -> None:
+    answer = await http("PUT", f"/v1/event-types/{type}", {"schema": schema})
+    assert (answer.status, answer.fields) == (422, {field}), answer.body
+    assert (await http("GET", f"/v1/event-types/{type}")).status == 404
+
+
+async def test_expressions_are_checked_against_the_schema_of_the_type(http: Http) -> None:
+    await http("PUT", "/v1/event-types/com.acme.checked", {"schema": ROWS})
+    for filter, message in (
+        (
+            "data.rowz > 1",
+            "column 6: there is no field 'rowz' (did you mean 'rows'?) in events of type com.acme.checked",
+        ),
+        ("data.rows > 'a'", "column 11: found no matching overload"),
+    ):
+        answer = await http(
+            "PUT", "/v1/deployments/typo", deployment(on(types=["com.acme.checked"], filter=filter, inputs={"n": "1"}))
+        )
+        assert (answer.status, answer.fields) == (422, {"triggers[0].filter"}), answer.body
+        assert message in answer.body.decode()
+    fitting = on(types=["com.acme.checked"], filter="data.rows > 1", inputs={"n": "data.rows"})
+    assert (await http("PUT", "/v1/deployments/typo", deployment(fitting))).status == 200
+    await http("DELETE", "/v1/event-types/com.acme.checked")
+
+
+async def test_an_event_over_nats_that_does_not_fit_is_a_dead_letter_and_starts_nothing(
+    platform: Platform, http: Http
+) -> None:
+    kind = "com.acme.parked"
+    rule = on(types=[kind], inputs={"n": "data.rows"})
+    assert (await http("PUT", "/v1/deployments/parked", deployment(rule))).status == 200
+    await http("PUT", f"/v1/event-types/{kind}", {"schema": {**ROWS, "required": ["rows", "url"]}})
+
+    async def letters() -> list[dict[str, Any]]:
+        found = (await http("GET", "/v1/dead-letters")).json()["dead_letters"]
+        return [one for one in found if one["type"] == kind]
+
+    deadline, event = time.monotonic() + 60, Event(project="default", type=kind, source="nats", id="0")
+    while not await letters():  # the triggers service reads the new schema within moments
+        event = Event(project="default", type=kind, source="nats", id=str(int(event.id) + 1), data={"rows": 7})
+        await EventStream(platform.bus).publish(event)
+        await asyncio.sleep(0.2)
+        assert time.monotonic() < deadline
+    [letter] = await letters()
+    assert (letter["kind"], letter["deployment"]) == ("rejected", "")
+    assert letter["error"] == 'the event does not fit the schema of its type: data "url" is a required property'
+    last = f"/v1/events/{event.digest}?deployment=parked"
+    [decision] = (await http("GET", last)).json()["decisions"]
+    assert (decision["outcome"], decision["run_id"]) == ("rejected", None)
+    before = len(await started(platform, "parked", 0))
+    # The schema is corrected, and the event sent again.
+    await http("PUT", f"/v1/event-types/{kind}", {"schema": ROWS})
+    while len(await started(platform, "parked", 0)) == before:
+        for one in await letters():
+            await http("POST", f"/v1/dead-letters/{one['id']}/replay")
+        await asyncio.sleep(0.1)
+        assert time.monotonic() < deadline
+    assert len(await started(platform, "parked", 0)) == before + 1

@@ -102,6 +102,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "duplicate_window": SECOND,
         },
         _bucket(common, subjects.NOTIFICATIONS_BUCKET, history=1),
+        _bucket(common, subjects.EVENT_TYPES_BUCKET, history=1),
         # Dynamic partitions and backfills are never removed.
         {
             **common,

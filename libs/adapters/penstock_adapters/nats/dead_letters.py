@@ -21,6 +21,8 @@ from penstock_core.notifications import NotificationDue
 
 _ERROR_LIMIT = 2_000
 _NO_MESSAGE = 10037
+_NONE = "$schema"
+"""Instead of a deployment and a trigger, whose names have no dollar sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class DeadLetters:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
+    async def add_invalid(self, event: Event, error: str) -> None:
+        """Store an event that does not fit the schema of its type. See `add`."""
+        await self._add(event, "", "", error, subjects.letter(event.project, _NONE, event.digest, _NONE))
+
     async def add(self, event: Event, deployment: str, trigger: str, error: str) -> None:
         """Store an event that a trigger rejected, unless it was stored before: it may have been discarded since.
 
@@ -53,6 +59,9 @@ class DeadLetters:
             UnavailableError: no answer; storing it again is safe.
         """
         mark = subjects.letter(event.project, deployment, event.digest, trigger)
+        await self._add(event, deployment, trigger, error, mark)
+
+    async def _add(self, event: Event, deployment: str, trigger: str, error: str, mark: str) -> None:
         if await self._bus.last(subjects.DECISIONS, mark) is not None:
             return
         headers = event_codec.headers(event)
@@ -66,6 +75,7 @@ class DeadLetters:
             headers=headers,
             deployment=deployment,
             trigger=trigger,
+            invalid=not deployment,
         )
         await self._bus.publish(
             "parked.triggers",

@@ -243,15 +243,21 @@ def _end_of_text(expression: str, start: int) -> int:
 
 def paths(expression: str) -> list[str]:
     """The paths into `data` and `event` that an expression reads, such as `data.rows`, each once."""
-    return list(dict.fromkeys(_PATH.findall(_without_text(expression))))
+    return list(dict.fromkeys(path for _, path in placed_paths(expression)))
+
+
+def placed_paths(expression: str) -> list[tuple[int, str]]:
+    """The paths into `data` and `event` that an expression reads, each with its position, from 0."""
+    return [(found.start(), found[0]) for found in _PATH.finditer(_without_text(expression))]
 
 
 def _without_text(expression: str) -> str:
+    """The expression with blanks instead of text literals, except for those that are keys."""
     kept, at = "", 0
     while at < len(expression):
         if expression[at] in "\"'":
             end = _end_of_text(expression, at)
-            kept += expression[at:end] if expression[at - 1 : at] == "[" else " "
+            kept += expression[at:end] if expression[at - 1 : at] == "[" else " " * (end - at)
             at = end
         else:
             kept += expression[at]

@@ -46,11 +46,63 @@ class Event:
     data: Any = None
 
 
-class Events:
-    """`Client.events`: send and list events, and explain decisions on them."""
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A type of events whose data must fit a JSON Schema. `at` is in Unix seconds, `by` the principal."""
+
+    type: str
+    schema: dict[str, Any]
+    description: str = ""
+    by: str = ""
+    at: float = 0.0
+
+
+class EventTypes:
+    """`Client.events.types`: types of events whose data must fit a JSON Schema."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+
+    def list(self) -> list[EventType]:
+        """Return the registered types, by name."""
+        return [views.build(EventType, row) for row in self._transport.json("GET", "/v1/event-types")["types"]]
+
+    def get(self, type: str) -> EventType:
+        """Return a type.
+
+        Raises:
+            NotFoundError: it is not registered.
+        """
+        return views.build(EventType, self._transport.json("GET", _type_path(type)))
+
+    def set(self, type: str, schema: Mapping[str, Any], *, description: str = "") -> EventType:
+        """Register a type, or replace its schema. Events of this type that do not fit are refused from now on.
+
+        Raises:
+            RefusedError: the type or the schema is not valid.
+        """
+        body = {"schema": dict(schema), "description": description}
+        return views.build(EventType, self._transport.json("PUT", _type_path(type), body=body))
+
+    def delete(self, type: str) -> None:
+        """Remove a type: its events are not checked any more.
+
+        Raises:
+            NotFoundError: it is not registered.
+        """
+        self._transport.json("DELETE", _type_path(type))
+
+
+def _type_path(type: str) -> str:
+    return f"/v1/event-types/{quote(type, safe='')}"
+
+
+class Events:
+    """`Client.events`: send and list events, and explain decisions on them. `types` has the schemas of their types."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.types = EventTypes(transport)
 
     def send(
         self, type: str, data: Any = None, *, key: str = "", id: str | None = None, source: str = "penstock.Client"

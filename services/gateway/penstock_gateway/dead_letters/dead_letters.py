@@ -71,12 +71,12 @@ class DeadLetterService:
             raise ConflictError(
                 "Only events and notifications can be replayed", f"{parked.subject} is neither; discard it"
             )
-        if parked.deployment:
+        if parked.deployment or parked.invalid:
             event = event_codec.read(parked.subject, parked.headers, found.body, found.at, parked.seq)
-            target = event_subject(parked.deployment, parked.trigger)
+            target = {events.TARGET: event_subject(parked.deployment, parked.trigger)} if parked.deployment else {}
             # Several triggers may have rejected the event: each replay is an event of its own.
             id = f"{event.id}/replay-{number}"
-            again = replace(event, id=id, extensions={**event.extensions, events.TARGET: target})
+            again = replace(event, id=id, extensions={**event.extensions, **target})
             sequence, _ = await self._stream.publish(again)
         else:
             headers = {**parked.headers, "Nats-Msg-Id": f"replay.{number}"}
@@ -113,7 +113,7 @@ def _fields(found: DeadLetter) -> dict[str, Any]:
     rejected = "rejected" if is_event else "undelivered"
     return {
         "id": found.number,
-        "kind": rejected if parked.deployment else "unreadable",
+        "kind": rejected if parked.deployment or parked.invalid else "unreadable",
         "at": found.at,
         "service": parked.service,
         "subject": parked.subject,

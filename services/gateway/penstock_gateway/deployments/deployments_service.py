@@ -25,7 +25,7 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import capacity, ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
-from penstock_core.deployments import definition_problems, low_latency, state, webhooks
+from penstock_core.deployments import definition_problems, event_types, low_latency, state, webhooks
 from penstock_core.deployments.definition import CronTrigger, Definition, Mode, WebhookTrigger
 from penstock_core.deployments.facts import (
     DeploymentApplied,
@@ -44,6 +44,7 @@ from penstock_gateway import named_secrets
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.events.event_types_service import EventTypeRegistry
 from penstock_gateway.notifications.sender import NotificationSender
 from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
@@ -73,6 +74,7 @@ class Deployments:
         evaluator: CelEvaluator,
         sender: NotificationSender,
         tokens: Tokens,
+        event_types: EventTypeRegistry,
         project: str,
     ) -> None:
         self.log = log
@@ -84,6 +86,7 @@ class Deployments:
         self._evaluator = evaluator
         self._sender = sender
         self._tokens = tokens
+        self._event_types = event_types
 
     async def list(self) -> DeploymentList:
         """Return the deployments that are not deleted, by name."""
@@ -284,6 +287,22 @@ class Deployments:
                 self._evaluator.check(expression, "bool" if path == "filter" else "")
             except ExpressionError as error:
                 yield path, str(error)
+                continue
+            for type in definitions.subscription("d", trigger).types:
+                if (schema := self._event_types.schema(type)) is not None:
+                    yield from (
+                        (path, f"{found} in events of type {type}") for found in self._misfits(expression, schema)
+                    )
+
+    def _misfits(self, expression: str, schema: dict[str, Any]) -> list[str]:
+        """What an expression reads that events with a schema do not have, or have with another type."""
+        if unknown := [*event_types.expression_problems(expression, schema)]:
+            return unknown
+        try:
+            self._evaluator.check_types(expression, event_types.cel_types(schema))
+        except ExpressionError as error:
+            return [str(error)]
+        return []
 
 
 def _mapping_problems(params: tuple[Port, ...], definition: Definition) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,7 @@ from penstock_core.facts import RunFinished, RunRequested
 from penstock_core.ports import Recorded
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.errors import NotFoundError, UnprocessableError
+from penstock_gateway.events.event_types_service import EventTypeRegistry
 
 _DIGEST = re.compile("[0-9a-f]{32}\\Z")
 
@@ -55,12 +56,14 @@ class Explanations:
         decisions: DecisionLog,
         events: EventStream,
         runs: NatsRunLog,
+        event_types: EventTypeRegistry,
         evaluator: CelEvaluator,
     ) -> None:
         self._deployments = deployments
         self._decisions = decisions
         self._events = events
         self._runs = runs
+        self._event_types = event_types
         self._evaluator = evaluator
 
     async def events(self, type: str, limit: int, before: int | None) -> EventList:
@@ -188,6 +191,8 @@ class Explanations:
             outcome=Outcome.STARTED,
             event=event.digest,
         )
+        if problem := self._event_types.problem(event):
+            return base.model_copy(update={"outcome": Outcome.REJECTED, "error": problem})
         if snapshot.paused:
             return base.model_copy(update={"outcome": Outcome.PAUSED})
         return base.model_copy(update=_result(matching.match(shape, event, self._evaluator), shape, event))

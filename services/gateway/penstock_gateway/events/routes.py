@@ -12,6 +12,7 @@ from penstock_contracts.waits import EventAccepted, EventsAccepted
 from penstock_core.access import Permission
 from penstock_core.deployments.events import Event
 from penstock_gateway.events import cloudevents
+from penstock_gateway.events.event_types_service import EventTypeRegistry
 from penstock_gateway.http.parameters import feature, requires
 from penstock_gateway.http.principal import Project
 from penstock_gateway.http.responses import BODY, COMMON, problems
@@ -54,13 +55,19 @@ _CONTENT = {
     openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
 )
 async def send_event(
-    stream: Annotated[EventStream, feature(EventStream)], request: Request, response: Response, project: Project
+    stream: Annotated[EventStream, feature(EventStream)],
+    types: Annotated[EventTypeRegistry, feature(EventTypeRegistry)],
+    request: Request,
+    response: Response,
+    project: Project,
 ) -> EventAccepted | EventsAccepted:
     """Stores a CloudEvent, or a batch of them: deployments start runs for it, and steps that wait for it continue.
 
-    Answered when it is stored. Sending an event again with the same source and ID is idempotent.
+    Answered when it is stored. Sending an event again with the same source and ID is idempotent. Its data must fit the
+    schema of its type, if one is registered.
     """
     events = await cloudevents.read(request, project)
+    types.check(events, batch=cloudevents.is_batch(request))
     accepted = await asyncio.gather(*(_store(stream, event) for event in events))
     if cloudevents.is_batch(request):
         return EventsAccepted(events=accepted)
