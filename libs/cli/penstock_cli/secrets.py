@@ -87,8 +87,9 @@ def set_secret(
     from penstock_cli.platform import session
 
     value = _value(file)
-    with session.connect() as connected:
-        found = connected.client.secrets.set(name, value)
+    # The first command in a folder may be this one.
+    with session.ensure_platform(steps=False) as embedded:
+        found = session.open_session(embedded).client.secrets.set(name, value)
     if json:
         output.as_json(dataclasses.asdict(found))
     else:

@@ -6,7 +6,8 @@ socket. A message is a header line of words, then a body that may be empty, of a
 executor → fork server
     import MODULE                       import it; answered by `imported` or `refused`
     isolate MODULE                      do not import it: each attempt imports it by itself; answered by `imported`
-    run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON is in a file
+    run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON is in a file. The secrets of
+                                        the attempt follow after a NUL, as JSON; they are never in a file
     signal ID NUMBER                    send a signal to the attempt's process group
     lease ID DEADLINE                   kill the attempt at this time of the machine's boot clock, in seconds, unless a
                                         later deadline comes before
@@ -52,6 +53,7 @@ ran), SLOT.progress (its latest progress) and SLOT.result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote, unquote
 
 PACKET = 96 * 1024
@@ -88,6 +90,26 @@ def decode(message: bytes) -> tuple[list[str], bytes]:
     """The words of a message, its kind first, and its body."""
     head, _, body = message.partition(b"\n")
     return [unquote(word, errors="surrogatepass") for word in head.decode(errors="replace").split()], body
+
+
+def order_body(order: bytes, secrets: bytes, write: Callable[[bytes], bytes]) -> bytes:
+    """The body of a `run` message.
+
+    Args:
+        order: JSON.
+        secrets: JSON, or empty.
+        write: writes an order that is too large for a message to a file, and returns the path.
+    """
+    tail = b"\0" + secrets if secrets else b""
+    if len(order) + len(tail) > PACKET - 1000:
+        order = b"@" + write(order)
+    return order + tail
+
+
+def split_order(body: bytes) -> tuple[bytes, bytes]:
+    """The order of a `run` message, or `@` and its path, and the JSON of the secrets."""
+    order, _, secrets = body.partition(b"\0")
+    return order, secrets
 
 
 def frame(body: bytes) -> bytes:

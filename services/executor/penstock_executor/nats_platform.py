@@ -39,6 +39,8 @@ from penstock_executor.interpreters import Interpreters
 from penstock_executor.lease import Lease
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
+from penstock_executor.step_secrets import StepSecrets
+from penstock_servicekit.secret_sources import open_secrets
 from penstock_servicekit.service_context import ServiceContext
 
 
@@ -49,6 +51,7 @@ class NatsPlatform:
 
     def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
         self._context = context
+        self.secrets = StepSecrets(open_secrets(context.bus, settings), settings.passed_variables)
         self.mirror = Mirror(context.bus, settings.home)
         # Resumed runs and child runs read results of runs that may be archived.
         self._log = ArchivedLog(context.bus, f"penstock/executor/{context.name}", Archives(self.mirror.opened))
@@ -124,10 +127,11 @@ class NatsPlatform:
 
     async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """Download the inputs, the source and the checkpoint of an attempt to this machine."""
+        secrets = await self.secrets.given(attempt)
         await self.mirror.fetch(attempt.inputs.values())
         where = await self._sources.workplace(attempt, await self._artifacts())
         checkpoint = await latest_checkpoint(attempt, self.facts, self.mirror.fetch, self._context.log.warning)
-        return replace(where, checkpoint=checkpoint, limit=await self.mirror.limit())
+        return replace(where, checkpoint=checkpoint, limit=await self.mirror.limit(), secrets=secrets)
 
     async def _artifacts(self) -> str:
         """Return the folder of artifacts on this machine, resolved once: that takes a system call for each parent."""

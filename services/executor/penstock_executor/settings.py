@@ -45,6 +45,11 @@ class ExecutorSettings(SecretSettings):
         default="",
         description="user that steps run as, by name or number, if the executor runs as root; by default its own",
     )
+    step_env: str = Field(
+        default="",
+        description="environment variables that steps may be passed by `env_from`, separated by commas; * for all. "
+        "`penstock up` and embedded platforms pass all by default",
+    )
     lease: float = Field(
         default=30.0,
         gt=1,
@@ -66,6 +71,11 @@ class ExecutorSettings(SecretSettings):
         """The paths in `pythons`, with `bin/python` for a folder."""
         paths = [Path(text).expanduser() for text in self.pythons.split(os.pathsep) if text]
         return [str(path / "bin" / "python" if path.is_dir() else path) for path in paths]
+
+    def passed_variables(self, name: str) -> bool:
+        """Whether a variable of the executor may be passed to steps."""
+        names = {one.strip() for one in self.step_env.split(",")}
+        return name in names or "*" in names
 
     def unsafe_allowed(self, project: str) -> bool:
         """Whether a project's steps may save and load formats whose loading can run code."""

@@ -156,8 +156,10 @@ def _builders(settings: StandaloneSettings, state: StateFolder, server: Embedded
 
     home = state.home
     scheduler = penstock_scheduler.settings.SchedulerSettings(home=home)
+    # The owner of the platform has started it where these variables are.
+    step_env = os.environ.get("PENSTOCK_STEP_ENV", "*")
     executor = penstock_executor.settings.ExecutorSettings(
-        home=home, pool=settings.pool, look_ahead=settings.look_ahead
+        home=home, pool=settings.pool, look_ahead=settings.look_ahead, step_env=step_env
     )
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)

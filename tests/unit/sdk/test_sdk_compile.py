@@ -76,7 +76,7 @@ def test_every_option_is_in_the_spec() -> None:
     assert (spec.timeout, spec.queue_timeout) == (600.0, 0.5)
     assert spec.resources == ir.Resources(cpu=0.5, memory=3 * 2**29, gpu=1)
     assert (spec.pool, spec.priority, spec.cache, spec.concurrency) == ("gpu", 5, True, "database")
-    assert (spec.environment, spec.secrets, spec.env) == ("py311", ("key",), {"A": "b"})
+    assert (spec.environment, spec.secrets, spec.env) == ("py311", ("secret:key",), {"A": "b"})
     assert spec.file == samples.__file__
     assert samples.load.spec("other").entrypoint == "other:load"
     plain = samples.split.spec()

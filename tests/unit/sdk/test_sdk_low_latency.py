@@ -123,7 +123,7 @@ def test_what_a_worker_cannot_run_is_named() -> None:
     steps = {
         "ask": StepSpec(name="ask", entrypoint="m:a", kind=Kind.ASK),
         "gpu": StepSpec(name="gpu", entrypoint="m:g", pool="gpu", concurrency="gpu", env={"A": "1"}),
-        "secret": StepSpec(name="secret", entrypoint="m:s", secrets=("db",), env={"A": "2"}),
+        "secret": StepSpec(name="secret", entrypoint="m:s", secrets=("secret:db",), env={"A": "2"}),
     }
     found = low_latency.problems(Pipeline(name="p", steps=steps, max_active=1))
     assert [path for path, _ in found] == [

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.values import Value
+from penstock_core.secrets.given import GivenSecrets
+
+NO_SECRETS = GivenSecrets()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class AttemptEnvironment:
         checkpoint: the latest checkpoint of the earlier attempts of the step, in the local store.
         limit: size in bytes of the largest artifact that the attempt may store; None for no limit.
         serve: makes it a warm worker.
+        secrets: what the attempt is given, and what masks it in all that the attempt writes.
     """
 
     source: str
@@ -48,3 +52,4 @@ class AttemptEnvironment:
     checkpoint: Value | None = None
     limit: int | None = None
     serve: WarmOrder | None = None
+    secrets: GivenSecrets = NO_SECRETS

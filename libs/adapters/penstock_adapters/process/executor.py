@@ -38,6 +38,7 @@ from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
 from penstock_core.ports import AttemptEvents
+from penstock_core.shipping.masking import MaskedTail
 from penstock_core.shipping.messages import AttemptKey
 from penstock_core.shipping.shipper import Shipper
 
@@ -254,18 +255,20 @@ class ProcessExecutor:
             served = {"pipeline": where.serve.pipeline, "inputs": where.serve.inputs, "executor": self._id}
             own["serve"] = served
         order = orjson.dumps({**own, "unsafe": self._options.unsafe(job.request.project)})
-        body = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
-        if len(body) > protocol.PACKET - 1000:
-            path = job.server.folder / f"{job.number}.request"
-            path.write_bytes(body)
-            if self._options.user is not None:
-                os.chown(path, self._options.user.uid, self._options.user.gid)
-            body = b"@" + os.fsencode(path)
+        order = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
+        body = protocol.order_body(order, where.secrets.encoded(), lambda large: self._write_order(job, large))
         job.stage, job.since = Stage.SENT, self._loop.time()
         channel = where.serve.channel if where.serve is not None else None
         job.server.send(protocol.encode(protocol.RUN, job.number, job.module, body=body), channel)
         self._send_deadline(job)
         self._schedule_poll()
+
+    def _write_order(self, job: Job, order: bytes) -> bytes:
+        path = job.server.folder / f"{job.number}.request"
+        path.write_bytes(order)
+        if self._options.user is not None:
+            os.chown(path, self._options.user.uid, self._options.user.gid)
+        return os.fsencode(path)
 
     def _signal(self, job: Job, number: int) -> None:
         if number == signal.SIGKILL and not job.killed:
@@ -448,7 +451,9 @@ class ProcessExecutor:
             self._drain(job, job.shipper, fact)
 
     def _shipper(self, job: Job, base: str) -> Shipper:
-        return Shipper(job.name, tail_of(base, job.preface), self._reporter)
+        tail = tail_of(base, job.preface)
+        secrets = job.where.secrets
+        return Shipper(job.name, MaskedTail(tail, secrets.masker) if secrets else tail, self._reporter)
 
     def _drain(self, job: Job, shipper: Shipper, fact: AttemptFinished) -> None:
         """Ship the rest, a part at a time: other attempts need the loop, too."""

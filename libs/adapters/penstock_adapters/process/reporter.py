@@ -25,6 +25,8 @@ from penstock_core.facts import (
     Outcome,
 )
 from penstock_core.ports import AttemptEvents
+from penstock_core.secrets.masking import Masker
+from penstock_core.shipping import masking
 from penstock_core.shipping.messages import AttemptKey, Entry, Message
 
 _log = logging.getLogger(__name__)
@@ -104,7 +106,10 @@ class AttemptReporter:
         """The end that the attempt's process sent, validated. Without a `body`, it is in the result file."""
         subject = subjects.finished(*job.name)
         try:
-            fact = codec.decode(subject, body or _read(Path(f"{job.base}.result")))
+            body = body or _read(Path(f"{job.base}.result"))
+            if secrets := job.where.secrets:
+                body = _masked(body, secrets.masker)
+            fact = codec.decode(subject, body)
         except (OSError, ValueError) as error:
             fact = codec.UnreadableFact(subject, str(error))
         if isinstance(fact, AttemptFinished) and fact.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
@@ -115,6 +120,12 @@ class AttemptReporter:
         why = fact.why if isinstance(fact, codec.UnreadableFact) else "a step cannot end like this"
         error = ErrorInfo(type="BadResult", message=f"the result of the step is invalid: {why}")
         return self.end(job.request, Outcome.FAILED, error, job.started_at)
+
+
+def _masked(body: bytes, masker: Masker) -> bytes:
+    """Mask secrets in an end; what is no JSON object is dropped as a whole."""
+    end = orjson.loads(body)
+    return orjson.dumps(masking.mask_end(end, masker)) if isinstance(end, dict) else b"{}"
 
 
 def _read(path: Path) -> bytes:

@@ -57,6 +57,7 @@ def debug(
             run_id = resolve_run(client, name)
             found = client.runs.attempt(run_id, step, attempt)
             variables = dict(found.request["env"])
+            secrets = _secrets(found.request["secrets"])
             if python is None and found.request["environment"]:
                 interpreter = interpreters.declared(found.request["environment"], found.environment, client.home)
                 variables["PYTHONPATH"] = str(interpreters.modules(folder / "modules"))
@@ -74,14 +75,33 @@ def debug(
                     "source": str(source),
                     "artifacts": str(folder / "artifacts"),
                     "post_mortem": pdb,
+                    "secrets": found.request["secrets"],
                 }
             )
         )
         number = found.request["attempt"]
         code = "the code of this folder" if with_local_code else "the code of the run"
         output.note(f"attempt {number} of step {step} ({found.state}) of run {run_id}, with {code} and {interpreter}")
-        ended = _call([interpreter, "-P", "-m", "penstock.runner.debugger", str(order)], variables)
+        ended = _call([interpreter, "-P", "-m", "penstock.runner.debugger", str(order)], variables | secrets)
     raise typer.Exit(ended)
+
+
+def _secrets(uses: list[str]) -> dict[str, str]:
+    """Return the variables of this terminal that have the secrets of the step, since the platform gives no value out.
+
+    Raises:
+        UsageError: one is not set.
+    """
+    from penstock_core.secrets import references
+
+    wanted = {text: references.passed(text) or references.local_variable(text) for text in uses}
+    missing = [f"{name} ({references.describe(text)})" for text, name in wanted.items() if name not in os.environ]
+    if missing:
+        raise UsageError(
+            "the step uses secrets, whose values the platform gives to nobody: to debug it, set the variables "
+            + ", ".join(missing)
+        )
+    return {name: os.environ[name] for name in wanted.values()}
 
 
 def _call(command: list[str], variables: Mapping[str, str]) -> int:

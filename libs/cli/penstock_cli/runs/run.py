@@ -174,9 +174,9 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
 
 def print_warnings(prepared: PreparedPipeline) -> None:
     """Print what was left out of the source, and options that have no effect here."""
-    from penstock.authoring import unsupported_options
+    from penstock.authoring import secret_options
 
-    for warning in [*prepared.warnings, *unsupported_options.unsupported_option_warnings(prepared.ir)]:
+    for warning in [*prepared.warnings, *secret_options.secret_warnings(prepared.ir)]:
         output.note(f"warning: {warning}")
 
 

@@ -13,6 +13,8 @@ from penstock_core import ids
 from penstock_core.errors import DefinitionError, InvalidIdError
 from penstock_core.pipeline import conditions, tagged, values
 from penstock_core.pipeline.ir import IR_VERSION, MAX_ITEMS, Kind, Node, Phase, Pipeline, StepSpec, dependencies
+from penstock_core.secrets import references
+from penstock_core.secrets.references import InvalidReferenceError
 
 MAX_NODES = 50_000
 MAX_RETRIES = 10_000
@@ -95,6 +97,12 @@ def _check_spec(spec: StepSpec) -> None:
     _check_id(ids.check_name, spec.pool, "pool", spec)
     if spec.concurrency is not None:
         _check_id(ids.check_name, spec.concurrency, "limit", spec)
+    try:
+        references.check_texts(spec.secrets)
+    except InvalidReferenceError as error:
+        raise DefinitionError(f"secrets of step {spec.name!r}: {error}", spec.file, spec.line) from error
+    if twice := sorted(spec.env.keys() & {references.variable(text) for text in spec.secrets}):
+        raise DefinitionError(f"step {spec.name!r} sets {twice[0]} both by env and by a secret", spec.file, spec.line)
     if spec.nodes > 1 and spec.batch is not None:
         raise DefinitionError(f"step {spec.name!r} has both nodes and batch", spec.file, spec.line)
     if spec.kind is Kind.RUN:

@@ -1,19 +1,21 @@
 """References to secrets: `secret:NAME` is the latest version of a secret, `secret:NAME@VERSION` that version.
 
 A step uses a secret in one of three ways. Its text form, which is part of the compiled pipeline and of facts, is
-`[VARIABLE=]secret:NAME[@VERSION][#file]`.
+`[VARIABLE=]secret:NAME[@VERSION][#file]`. `env:VARIABLE` passes a variable of the executor through to the step.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penstock_core import ids
 from penstock_core.errors import InputError
 from penstock_core.frozen import frozen
 
 SCHEME = "secret:"
+PASSED = "env:"
+LOCAL_PREFIX = "PENSTOCK_SECRET_"
 
 PATTERN = r"^secret:[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(@[1-9][0-9]{0,8})?$"
 """JSON Schema pattern of references."""
@@ -87,6 +89,57 @@ def parse_use(text: str) -> SecretUse:
     if equals:
         check_variable(variable)
     return SecretUse(reference, variable, rest.endswith(_FILE))
+
+
+def passed(text: str) -> str:
+    """Return the variable that is passed through to a step, if the text form of a use is of this kind; else empty.
+
+    Raises:
+        InvalidReferenceError: it is not a name.
+    """
+    if not text.startswith(PASSED):
+        return ""
+    check_variable(text.removeprefix(PASSED))
+    return text.removeprefix(PASSED)
+
+
+def local_variable(text: str) -> str:
+    """Return the environment variable that has the secret of a use outside of the platform."""
+    return local_name(parse_use(text).reference.name)
+
+
+def local_name(name: str) -> str:
+    """Return the environment variable that has a secret outside of the platform: `PENSTOCK_SECRET_DB` for `db`."""
+    return LOCAL_PREFIX + name.upper().replace("-", "_")
+
+
+def describe(text: str) -> str:
+    """Return a use in words, for messages."""
+    if passed(text):
+        return "passed through"
+    use = parse_use(text)
+    kind = "file with " if use.file else ""
+    return f"{kind}{use.reference}" + (f" as {use.variable}" if use.variable else "")
+
+
+def variable(text: str) -> str:
+    """Return the environment variable that a use sets; empty if it sets none."""
+    return passed(text) or parse_use(text).variable
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Check the text forms of all uses of one step.
+
+    Raises:
+        InvalidReferenceError: one is not valid, or they contradict each other.
+    """
+    variables = [name for text in texts if (name := passed(text))]
+    uses = [parse_use(text) for text in texts if not passed(text)]
+    check_uses(uses)
+    if len(variables) > USES_LIMIT:
+        raise InvalidReferenceError(f"a step is passed at most {USES_LIMIT} variables")
+    if twice := {use.variable for use in uses if use.variable}.intersection(variables):
+        raise InvalidReferenceError(f"the variable {min(twice)} is given by a secret and passed through")
 
 
 def check_variable(name: str) -> None:

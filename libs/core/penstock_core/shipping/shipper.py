@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from penstock_core.shipping.masking import Readable
 from penstock_core.shipping.messages import AttemptKey, Entry, Message, Messages, latest, stored_artifact
-from penstock_core.shipping.tail import Tail
 
 
 class Outbox(Protocol):
@@ -29,7 +29,7 @@ class Shipper:
         outbox: gets the messages.
     """
 
-    def __init__(self, attempt: AttemptKey, tail: Tail, outbox: Outbox) -> None:
+    def __init__(self, attempt: AttemptKey, tail: Readable, outbox: Outbox) -> None:
         self._attempt = attempt
         self._tail = tail
         self._outbox = outbox

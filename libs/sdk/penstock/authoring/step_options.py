@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from penstock.authoring import environments, options
+from penstock.authoring import environments, options, secret_options
 from penstock.authoring.environments import Environment
 from penstock.authoring.options import Batch, Cache, Duration, Resources
 from penstock.authoring.trace.drafts import CallOptions
@@ -35,7 +35,8 @@ class StepOptions(TypedDict, total=False):
     priority: int | None
     concurrency: str | None
     environment: Environment | None
-    secrets: Sequence[str] | None
+    secrets: Sequence[str] | Mapping[str, str] | None
+    env_from: Sequence[str] | None
     env: Mapping[str, str] | None
     seed: int | None
     trigger_rule: Literal["all_succeeded", "all_done", "any_failed"] | None
@@ -55,6 +56,9 @@ def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], CallOptio
         if value is not None:
             where, into = _OPTIONS[name]
             fields[where].update(into(value))
+    passed = fields["spec"].pop("env_from", ())
+    if passed:
+        fields["spec"]["secrets"] = (*fields["spec"].get("secrets", ()), *passed)
     return {**fields["spec"], "retry": ir.Retry(**fields["retry"])}, CallOptions(**fields["call"])
 
 
@@ -96,7 +100,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "priority": ("spec", _one("priority", lambda value: options.whole(value, "priority", -1000, 1000))),
     "concurrency": ("spec", options.concurrency),
     "environment": ("spec", _one("environment", environments.environment)),
-    "secrets": ("spec", _one("secrets", lambda value: options.texts(value, "secrets"))),
+    "secrets": ("spec", _one("secrets", secret_options.secrets)),
+    "env_from": ("spec", _one("env_from", secret_options.variables)),
     "env": ("spec", _one("env", options.environment_variables)),
     "seed": ("spec", _one("seed", lambda value: options.whole(value, "seed", 0, 2**63 - 1))),
     "trigger_rule": ("call", _one("rule", options.trigger_rule)),

@@ -351,8 +351,10 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `priority`: higher values run first.
             `concurrency`: name of a limit, `"gpu"`, or with its size, `"gpu:2"`.
             `environment`: `Environment(…)` that it runs in; default: that of the pipeline, or what compiles it.
-            `secrets`: names of secrets.
-            `env`: environment variables.
+            `secrets`: secrets by reference: `{"DB_PASSWORD": "secret:db"}` sets a variable, `"secret:db#file"` sets it
+                to the path of a file; `["db"]` is for `context().secret("db")`.
+            `env`: environment variables, which are stored and shown: not for secrets.
+            `env_from`: environment variables of the executor that are passed through, if its operator allows them.
             `seed`: seeds `random`, NumPy, torch and the generators of the module, with this number and the step's key.
             `trigger_rule`: which upstream outcomes let the step run: `all_succeeded`, `all_done` or `any_failed`.
             `window`: of a mapped step: how many items run concurrently.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from penstock.client import views
@@ -68,7 +69,7 @@ class Secrets:
 
     def list(self) -> list[Secret]:
         """Return all secrets by name."""
-        return [views.build(Secret, row) for row in self._transport.json("GET", "/v1/secrets")["secrets"]]
+        return [_secret(row) for row in self._transport.json("GET", "/v1/secrets")["secrets"]]
 
     def get(self, name: str) -> Secret:
         """Return a secret.
@@ -76,7 +77,7 @@ class Secrets:
         Raises:
             NotFoundError: there is none of this name.
         """
-        return views.build(Secret, self._transport.json("GET", _path(name)))
+        return _secret(self._transport.json("GET", _path(name)))
 
     def set(self, name: str, value: str) -> Secret:
         """Add a version to a secret, which is created if it does not exist.
@@ -88,7 +89,7 @@ class Secrets:
         Raises:
             RefusedError: the name or the value is not valid, or the operator provides a secret of this name.
         """
-        return views.build(Secret, self._transport.json("PUT", _path(name), body={"value": value}))
+        return _secret(self._transport.json("PUT", _path(name), body={"value": value}))
 
     def allow(self, name: str, *, pipelines: Sequence[str] = (), deployments: Sequence[str] = ()) -> Secret:
         """Limit a secret to some pipelines and deployments; without any, the whole project may use it.
@@ -97,7 +98,7 @@ class Secrets:
             NotFoundError: there is none of this name.
         """
         body = {"pipelines": [*pipelines], "deployments": [*deployments]}
-        return views.build(Secret, self._transport.json("PUT", f"{_path(name)}/users", body=body))
+        return _secret(self._transport.json("PUT", f"{_path(name)}/users", body=body))
 
     def delete(self, name: str, version: int | None = None) -> None:
         """Delete a secret, or one of its versions. Steps that start later and use it fail.
@@ -119,6 +120,10 @@ class Secrets:
         """
         body = {"drop_old": drop_old}
         return views.build(KeyRotation, self._transport.json("POST", "/v1/secrets/rotate-key", body=body))
+
+
+def _secret(data: Mapping[str, Any]) -> Secret:
+    return views.build(Secret, data, versions=[views.build(SecretVersion, row) for row in data["versions"]])
 
 
 def _path(name: str) -> str:

@@ -46,6 +46,7 @@ def perform(
     unsafe: bool = True,
     own: set[int] | None = None,
     rank: int = 0,
+    secrets: Mapping[str, str] | None = None,
 ) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
@@ -59,6 +60,7 @@ def perform(
         own: in a process that ends after the attempt, the platform's file descriptors. What Python does at the end of
             a program belongs to the attempt then: threads are joined, exit handlers run, buffers are written.
         rank: which of the nodes of the step this process is; only rank 0 returns outputs and registers models.
+        secrets: values by name, for `context().secret`.
 
     Returns:
         The `AttemptFinished`, and the recorder with the size of its files.
@@ -66,7 +68,7 @@ def perform(
     store = FolderStore(artifacts, limit)
     key = request["key"]
     owner = None if rank == 0 else os.getppid()
-    context = open_context(request, store, base, checkpoint, unsafe=unsafe, owner=owner)
+    context = open_context(request, store, base, checkpoint, unsafe=unsafe, owner=owner, secrets=secrets)
     recorder: Recorder = context.sink  # type: ignore[assignment]
     end: Json = {
         "run_id": request["run_id"],
@@ -247,6 +249,7 @@ def open_context(
     unsafe: bool,
     owner: int | None = None,
     recorder: type[Recorder] = Recorder,
+    secrets: Mapping[str, str] | None = None,
 ) -> contexts.Context:
     """The context of an attempt, whose sink is a `Recorder`.
 
@@ -258,6 +261,7 @@ def open_context(
         unsafe: whether formats may be used whose loading can run code.
         owner: process id of the step; default: this process.
         recorder: class of the sink.
+        secrets: values by name.
     """
     key = request["key"]
 
@@ -282,6 +286,7 @@ def open_context(
         project=request["project"],
         sink=recorder(base, save, slim, load, whole, owner),
         seed=request.get("seed"),
+        secrets=secrets or {},
         earlier=None if checkpoint is None else lambda: load(checkpoint),
     )
 

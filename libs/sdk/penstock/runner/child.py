@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import error_info, linux, multi_node, process_end, seeds, workers
+from penstock.runner import error_info, given_secrets, linux, multi_node, process_end, seeds, workers
 from penstock.runner.attempt import perform
 from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
@@ -85,7 +85,7 @@ def _out_of_resources(message: bytes, link: socket.socket, error: OSError) -> No
     """Report that there was no room for the attempt's files."""
     if message and exhaustion.is_exhaustion(error):
         (_, number, _), body = protocol.decode(message)
-        request = json.loads(_read_order(body))["attempt"]
+        request = _read_order(body)["attempt"]
         end = {name: request[name] for name in ("run_id", "key", "attempt")}
         end["error"] = error_info.plain(exhaustion.OUT_OF_RESOURCES, f"no room for the files of the attempt: {error}")
         link.sendall(
@@ -93,14 +93,14 @@ def _out_of_resources(message: bytes, link: socket.socket, error: OSError) -> No
         )
 
 
-def _read_order(body: bytes) -> bytes:
-    """The order itself, which is in a file if it is large."""
-    if not body.startswith(b"@"):
-        return body
-    path = Path(os.fsdecode(body[1:]))
-    order = path.read_bytes()
-    path.unlink()
-    return order
+def _read_order(body: bytes) -> dict[str, Any]:
+    """The order, which is in a file if it is large; `secrets` are the values by the text form of their use."""
+    order, secrets = protocol.split_order(body)
+    if order.startswith(b"@"):
+        path = Path(os.fsdecode(order[1:]))
+        order = path.read_bytes()
+        path.unlink()
+    return json.loads(order) | {"secrets": json.loads(secrets) if secrets else {}}
 
 
 def _wait(orders: socket.socket) -> tuple[bytes, list[int]]:
@@ -127,7 +127,7 @@ def _serve(message: bytes, descriptor: int, slot: str) -> None:
     from penstock.runner import warm_worker
 
     _, body = protocol.decode(message)
-    order = json.loads(_read_order(body))
+    order = _read_order(body)
     sys.argv = [order["attempt"]["entrypoint"]]
     workers.announce(order, slot)
     warm_worker.serve(order, socket.socket(fileno=descriptor))
@@ -136,10 +136,12 @@ def _serve(message: bytes, descriptor: int, slot: str) -> None:
 def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     """Run what `message` says and report; returns whether the executor has files to read."""
     (_, number, _), body = protocol.decode(message)
-    order = json.loads(_read_order(body))
+    order = _read_order(body)
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
-    own = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
+    order["secrets"] = given_secrets.give(order["secrets"])
+    own: dict[str, Any] = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
+    own["secrets"] = order["secrets"]
     workers.announce(order, slot)
     platform = {log, link.fileno()}
     if request.get("nodes", 1) > 1:

@@ -23,12 +23,13 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from penstock import tracebacks
-from penstock.runner import attempt, linux, workers
+from penstock.runner import attempt, given_secrets, linux, workers
 from penstock.runner.recorder import Recorder
 from penstock.step_context import contexts
 from penstock.step_context.events import SentEvent
 from penstock.step_context.models import ModelRegistration
 from penstock.store import FolderStore
+from penstock_core.secrets import references
 
 Json = dict[str, Any]
 
@@ -43,7 +44,8 @@ class DebugOrder(TypedDict):
     """What to debug.
 
     `attempt` is the `AttemptRequested`; `checkpoint` a stored value or None; `source` the folder that is first on the
-    module path; `artifacts` the root of a store with the objects that inputs and checkpoint refer to.
+    module path; `artifacts` the root of a store with the objects that inputs and checkpoint refer to; `secrets` the
+    uses of secrets, whose values are in variables of the terminal.
     """
 
     attempt: Json
@@ -51,6 +53,7 @@ class DebugOrder(TypedDict):
     source: str
     artifacts: str
     post_mortem: bool
+    secrets: list[str]
 
 
 class PrintingRecorder(Recorder):
@@ -97,9 +100,12 @@ def debug(order: DebugOrder, folder: Path) -> int:
     request = order["attempt"]
     store = FolderStore(order["artifacts"])
     base = str(folder / "recorded")
-    context = attempt.open_context(request, store, base, order["checkpoint"], unsafe=True, recorder=PrintingRecorder)
+    secrets = given_secrets.give({text: _value(text) for text in order["secrets"]})
+    context = attempt.open_context(
+        request, store, base, order["checkpoint"], unsafe=True, recorder=PrintingRecorder, secrets=secrets
+    )
     contexts.set_context(context)
-    workers.announce(dict(order), base, opener=__name__)
+    workers.announce({**order, "secrets": secrets}, base, opener=__name__)
     end: Json = {}
     try:
         attempt.limit_memory(request["resources"]["memory"])
@@ -119,6 +125,10 @@ def debug(order: DebugOrder, folder: Path) -> int:
         _say(f"{name} = {_described(value)}")
     _say(f"returned after {end['finished_at'] - end['started_at']:.3g} s; nothing was recorded")
     return 0
+
+
+def _value(text: str) -> str:
+    return os.environ[references.passed(text) or references.local_variable(text)]
 
 
 def open_announced(about: Json) -> contexts.Context:

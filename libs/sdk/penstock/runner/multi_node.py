@@ -138,7 +138,11 @@ def _be(
         seeds.refresh()
         os.read(gate, 1)
         os.close(gate)
-        own: Json = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
+        own: Json = {
+            "limit": order.get("limit"),
+            "unsafe": order.get("unsafe", True),
+            "secrets": order.get("secrets"),
+        }
         checkpoint = order.get("checkpoint")
         end, _ = perform(order["attempt"], order["artifacts"], slot, checkpoint, **own, own={answered}, rank=rank)
         _write(answered, json.dumps(end, separators=(",", ":")).encode())

@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any
 
+from penstock.runner import given_secrets
 from penstock.runner.attempt import open_context
 from penstock.runner.recorder import Recorder
 from penstock.step_context import contexts
@@ -25,7 +26,7 @@ def announce(order: dict[str, Any], base: str, opener: str = __name__) -> None:
     """Make the attempt's context available to the processes that this one starts.
 
     Args:
-        order: the attempt, its artifact store and its checkpoint.
+        order: the attempt, its artifact store, its checkpoint and its secrets by name.
         base: path of the recorder's files, without their endings.
         opener: module whose `open_announced` opens the context.
     """
@@ -39,6 +40,7 @@ def announce(order: dict[str, Any], base: str, opener: str = __name__) -> None:
         "unsafe": order.get("unsafe", True),
         "checkpoint": checkpoint if short else None,
         "base": base,
+        "secrets": given_secrets.share(order.get("secrets", {})),
         "owner": os.getpid(),
     }
     os.environ[contexts.WORKER_VARIABLE] = json.dumps(about)
@@ -54,4 +56,5 @@ def open_announced(about: dict[str, Any], recorder: type[Recorder] = Recorder) -
         unsafe=about["unsafe"],
         owner=about["owner"],
         recorder=recorder,
+        secrets=given_secrets.shared(about["secrets"]),
     )

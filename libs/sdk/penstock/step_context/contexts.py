@@ -41,6 +41,7 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat, TypeVar
 from penstock.step_context import seeding
 from penstock.step_context.events import MAX_EVENTS, EventSink, SendEventMixin, SentEvent
 from penstock.step_context.models import ModelRegistration, ModelRegistrationMixin, ModelSink
+from penstock_core.secrets import references
 
 _T = TypeVar("_T")
 
@@ -159,7 +160,8 @@ class Context(ModelRegistrationMixin, SendEventMixin):
         tags: tags set through this context.
         fixed_seed: the option `seed` of the step; None without it.
 
-    The argument `earlier` loads the last checkpoint of earlier attempts; None if there is none.
+    The argument `earlier` loads the last checkpoint of earlier attempts; None if there is none. `secrets` are the
+    values of the step's secrets by name; None outside of the platform, where environment variables have them.
     """
 
     def __init__(
@@ -173,6 +175,7 @@ class Context(ModelRegistrationMixin, SendEventMixin):
         sink: Sink | None = None,
         earlier: Callable[[], Any] | None = None,
         seed: int | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.run_id = run_id
         self.step = step
@@ -184,6 +187,7 @@ class Context(ModelRegistrationMixin, SendEventMixin):
         self.params: dict[str, Any] = {}
         self.tags: dict[str, str] = {}
         self.fixed_seed = seed
+        self._secrets = secrets
         self._earlier = earlier
         self._saved: Callable[[], Any] | None = None
 
@@ -208,6 +212,30 @@ class Context(ModelRegistrationMixin, SendEventMixin):
     def nodes(self) -> int:
         """The option `nodes` of the step: how many processes run it together; also in the variable `WORLD_SIZE`."""
         return int(os.environ.get("WORLD_SIZE", "1"))
+
+    def secret(self, name: str) -> str:
+        """Return the value of a secret that the step declares: `@step(secrets=["db"])` and `context().secret("db")`.
+
+        Its value is masked in logs and errors. Outside of the platform, as in `local()` and `penstock debug`, it is the
+        environment variable `PENSTOCK_SECRET_` with the name in capitals, such as `PENSTOCK_SECRET_DB`.
+
+        Raises:
+            LookupError: the step does not declare the secret, or the variable is not set.
+        """
+        if self._secrets is not None:
+            if name in self._secrets:
+                return self._secrets[name]
+            known = ", ".join(map(repr, self._secrets)) or "none"
+            raise LookupError(
+                f"secret({name!r}): the step does not declare it (its secrets: {known}); add @step(secrets=[{name!r}])"
+            )
+        variable = references.local_name(name)
+        if variable not in os.environ:
+            raise LookupError(
+                f"secret({name!r}): the platform gives a step its secrets, and this is not a run of it: set the "
+                f"environment variable {variable}"
+            )
+        return os.environ[variable]
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log a metric, such as `log_metric("loss", 0.1, step=3)`; the value may be NaN or infinite.
@@ -354,6 +382,7 @@ class Context(ModelRegistrationMixin, SendEventMixin):
             sink=self.sink,
             earlier=self._saved or self._earlier,
             seed=self.fixed_seed,
+            secrets=self._secrets,
         )
 
 
