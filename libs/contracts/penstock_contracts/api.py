@@ -555,6 +555,7 @@ class ExecutorView(_Model):
     cpu: float | None
     memory: int | None
     gpu: int | None
+    problems: list[str] = Field(default_factory=list[str], description="what is wrong with its cluster")
 
 
 class PlatformView(Readiness):

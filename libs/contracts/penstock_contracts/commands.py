@@ -44,6 +44,7 @@ class Offer(_Model):
     memory: int | None = None
     gpu: int | None = None
     pods: bool = False
+    problems: list[str] = Field(default_factory=list[str])
 
 
 class LeaseHolder(_Model):

@@ -17,7 +17,8 @@ _SHOWN = 10
 class Capacity:
     """What a connected executor offers: `slots` attempts at once, `cpu` cores, `memory` bytes, `gpu` devices.
 
-    None where that is not known: a cluster decides. `pods`: whether its attempts run in pods.
+    None where that is not known: a cluster decides. `pods`: whether its attempts run in pods. `problems`: what is wrong
+    where it runs them, one sentence each.
     """
 
     executor: str
@@ -27,6 +28,7 @@ class Capacity:
     memory: int | None = None
     gpu: int | None = None
     pods: bool = False
+    problems: Sequence[str] = ()
 
 
 @frozen(kw_only=True)

@@ -88,7 +88,7 @@ class ExecutorApp:
         from penstock_executor import argo_adapter  # imports the client of Kubernetes
 
         platform.lease = self._lease("", lambda deadline: None, lambda: None)
-        self._loops.append(await argo_adapter.start(self._context, self._settings, self._service, platform, self._warn))
+        self._loops += await argo_adapter.start(self._context, self._settings, self._service, platform, self._warn)
 
     def _start_processes(self) -> None:
         settings = self._settings

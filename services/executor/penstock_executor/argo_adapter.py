@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from penstock_adapters.argo import checks
 from penstock_adapters.argo import config as argo_config
 from penstock_adapters.argo.api import KubernetesApi
 from penstock_adapters.argo.executor import ArgoExecutor
@@ -14,6 +16,9 @@ from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_servicekit.service_context import ServiceContext
 
+CHECK_INTERVAL = 60.0
+"""Seconds between two checks of the cluster."""
+
 
 async def start(
     context: ServiceContext,
@@ -21,14 +26,15 @@ async def start(
     service: ExecutorService,
     platform: PodPlatform,
     warn: Callable[..., None],
-) -> Coroutine[Any, Any, None]:
-    """Connect to the cluster and answer runners; returns the loop that watches the cluster.
+) -> list[Coroutine[Any, Any, None]]:
+    """Connect to the cluster and answer runners; returns the loops that watch the cluster and check it.
 
     Raises:
         ArgoConfigError: the configuration of the pods is missing or invalid.
         ApiError: no cluster is configured.
     """
     config = argo_config.load(settings.argo_config)
+    api = await KubernetesApi.connect()
     executor = ArgoExecutor(
         context.name,
         settings.pool,
@@ -38,7 +44,7 @@ async def start(
         platform.ended,
         platform.show_waiting,
         platform.image,
-        await KubernetesApi.connect(),
+        api,
         config,
         settings.lease,
         warn,
@@ -56,4 +62,13 @@ async def start(
         warn,
     )
     await pods.start()
-    return executor.run()
+
+    async def check() -> None:
+        while True:
+            problems = await checks.problems(api, config, settings.pool)
+            for problem in problems:
+                warn("problem with the cluster", problem=problem)
+            platform.lease.announce(problems)
+            await asyncio.sleep(CHECK_INTERVAL)
+
+    return [executor.run(), check()]

@@ -94,6 +94,11 @@ class Lease:
         """Fencing number of the lease, if it is valid; 0 if it is not."""
         return self._holder.fence if self._revision and now() < self._deadline else 0
 
+    def announce(self, problems: list[str]) -> None:
+        """Announce what is wrong where this executor runs attempts, with the next renewal."""
+        offer = self._holder.offer.model_copy(update={"problems": problems})
+        self._holder = self._holder.model_copy(update={"offer": offer})
+
     async def start(self) -> None:
         """Acquire the lease, and answer other executors."""
         await self._bus.subscribe(subjects.owner_question(self._name), self._answer)
@@ -129,7 +134,7 @@ class Lease:
         revision = await self._bucket.put(self._key, self._body(), self._revision)
         if revision is None:
             entry = await self._bucket.get_fresh(self._key)
-            if entry is not None and _read(entry) == self._holder:
+            if entry is not None and _is_same(_read(entry), self._holder):
                 revision = entry.revision  # this executor's own write, whose answer was lost
             else:
                 self._warn("another executor has ended the lease of this one; it acquires a new one")
@@ -192,6 +197,11 @@ class Lease:
             return False
         self._seen.pop(entry.key, None)
         return await self._bucket.delete(entry.key, entry.revision, keep=entry.value)
+
+
+def _is_same(one: LeaseHolder, other: LeaseHolder) -> bool:
+    """Whether two entries are of one lease; what it offers may have changed."""
+    return one.model_copy(update={"offer": other.offer}) == other
 
 
 def _read(entry: Entry) -> LeaseHolder:

@@ -87,6 +87,7 @@ class Bench:
         self.in_log: list[AttemptKey] = []
         self.offers: list[tuple[str, AttemptKey]] = []
         self.takes = True
+        self.asked = 0
         self.images: dict[str, str] = {}
         self.found = asyncio.Event()
         self.found.set()
@@ -116,6 +117,7 @@ class Bench:
         return self.images.get(request.environment, "")
 
     async def _ended(self, attempts: list[AttemptKey]) -> list[AttemptKey]:
+        self.asked += 1
         return [one for one in attempts if one in self.in_log]
 
     async def _offer(self, uid: str, attempt: AttemptKey) -> bool:
@@ -378,3 +380,58 @@ async def test_an_attempt_with_a_fresh_pod_gets_no_worker_and_its_pod_does_not_s
         await asyncio.sleep(0.1)
         assert bench.api.created == [manifest.name(A)] and not bench.offers
         assert bench.executor.worker(alone) is None
+
+
+async def test_a_worker_that_announces_itself_late_is_no_orphan(bench: Bench) -> None:
+    """Its own attempt has ended, and it runs one of a replica that was killed; this replica has just started."""
+    bench.in_log.append(A)
+    worker, orphan = manifest.name(A), "penstock-orphan"
+    names = {manifest.RUN: A[0], manifest.KEY: A[1], manifest.ATTEMPT: str(A[2])}
+    bench.api.change("workflows", worker, {"phase": "Running"}, annotations=names)
+    async with asyncio.timeout(20):
+        while not bench.asked:  # the first search has found it
+            await asyncio.sleep(0.005)
+    bench.executor.announced("u1", worker, "c", idle=False)
+    bench.in_log.append(B)
+    names = {manifest.RUN: B[0], manifest.KEY: B[1], manifest.ATTEMPT: str(B[2])}
+    bench.api.change("workflows", orphan, {"phase": "Running"}, annotations=names)
+    async with asyncio.timeout(20):
+        while orphan not in bench.api.deleted:
+            bench.executor.announced("u1", worker, "c", idle=False)
+            await asyncio.sleep(0.01)
+    assert worker not in bench.api.deleted
+
+
+async def test_a_claim_that_is_refused_before_the_pods_are_listed_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workers were offered the attempt, by executors that were killed; the pod of the first one runs."""
+    async with running(monkeypatch, worker_idle=60) as bench:
+        bench.executor._pods.synced.clear()
+        await bench.executor.submit(attempt(A))
+        bench.executor.refused(A, "another pod has started it", "penstock-w.u1")
+        await asyncio.sleep(0.1)
+        assert not bench.ends
+        labels = {"workflows.argoproj.io/workflow": "penstock-w"}
+        bench.api.change("workflows", "penstock-w", {"phase": "Running"})
+        bench.api.change("pods", "penstock-w", {"phase": "Running"}, labels=labels, uid="u1")
+        bench.executor._pods.synced.set()
+        async with asyncio.timeout(20):
+            while manifest.name(A) not in bench.api.deleted:  # its own Workflow is not needed
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not bench.ends
+
+
+async def test_a_pod_that_is_deleted_has_its_grace_period_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, grace=30) as bench:
+        name = manifest.name(A)
+        await bench.executor.submit(attempt(A))
+        bench.executor.claimed(A, f"{name}.u1")
+        labels = {"workflows.argoproj.io/workflow": name}
+        bench.api.change("pods", name, {"phase": "Running"}, labels=labels, uid="u1")
+        bench.api.change("workflows", name, {"phase": "Failed", "message": "pod deleted"})
+        await asyncio.sleep(0.3)  # much longer than a pod that has ended may take
+        assert not bench.ends
+        bench.api.change("pods", name, {"phase": "Failed"}, labels=labels, uid="u1")
+        assert await bench.until_ended() == [(Outcome.LOST, "PodDeleted")]

@@ -143,6 +143,15 @@ class KubernetesApi:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"the watch of {path} broke: {error or type(error).__name__}") from error
 
+    async def get(self, path: str, query: dict[str, str] | None = None) -> Json:
+        """Read what is at a path.
+
+        Raises:
+            ApiError: it is not there, or may not be read.
+            UnavailableError: the server does not answer.
+        """
+        return await self._call("GET", path, query=query)
+
     async def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
         """Whether this client may do something with a kind of objects in a namespace."""
         attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}

@@ -305,16 +305,31 @@ class ArgoExecutor:
         If that one's pod runs, it has the attempt: two executors had found a pod for it. Otherwise the attempt is lost:
         Argo makes a pod that was deleted again.
         """
+        if not self._found_owner(attempt, owner):
+            self._spawn(self._refused_later(attempt, why, owner))
+
+    def _found_owner(self, attempt: AttemptKey, owner: str) -> bool:
+        """Note the pod that has claimed an attempt; False if no such pod is known to run."""
         name = manifest.name(attempt)
         submitted = self._submitted.get(name)
         if submitted is None or submitted.reason is not None:
-            return
+            return True
         pod = next((pod for pod in self._pods.objects.values() if owner == f"{pod.name}.{pod.uid}"), None)
-        if pod is not None and not pod.ended and not pod.deleted:
-            if submitted.workflow != pod.workflow:
-                self._delete(submitted.workflow)
-                self._host(name, submitted, pod.workflow)
-            submitted.runner = owner
+        if pod is None or pod.ended or pod.deleted:
+            return False
+        if submitted.workflow != pod.workflow:
+            self._delete(submitted.workflow)
+            self._host(name, submitted, pod.workflow)
+        submitted.runner = owner
+        return True
+
+    async def _refused_later(self, attempt: AttemptKey, why: str, owner: str) -> None:
+        """End an attempt whose owner has no pod, once the pods are known: this executor may have just started."""
+        await self._pods.synced.wait()
+        await asyncio.sleep(CHECK_INTERVAL)
+        name = manifest.name(attempt)
+        submitted = self._submitted.get(name)
+        if submitted is None or self._found_owner(attempt, owner):
             return
         lost = f"the pod of the attempt was deleted or ended by the cluster, and {why}"
         self._stop(name, submitted, Verdict(Outcome.LOST, "PodReplaced", lost))
@@ -477,9 +492,10 @@ class ArgoExecutor:
         return self._workflows.synced.is_set() and (listed or time.monotonic() - submitted.since > _UNSEEN)
 
     def _was_silent(self, submitted: _Submitted) -> bool:
-        """Whether the runner had its time to report after its pod ended: its report is more precise."""
+        """Whether the runner had its time to report: its report is more precise. Pods have a grace period."""
         submitted.ended_at = submitted.ended_at or time.monotonic()
-        return time.monotonic() - submitted.ended_at > _SILENT
+        grace = self._config.grace if self._has_pod(submitted.workflow) else 0
+        return time.monotonic() - submitted.ended_at > _SILENT + grace
 
     def _may_run(self, submitted: _Submitted) -> bool:
         """Whether a process of an attempt with slots of limits may be left on a node that the cluster cannot reach.
@@ -608,19 +624,26 @@ class ArgoExecutor:
         return recent or workflow in self._submitted or workflow in self._hosted
 
     async def _delete_orphans(self) -> None:
-        """Delete Workflows whose attempts have ended in the log, such as those of a replica that died."""
+        """Delete Workflows whose attempts have ended in the log, such as those of a replica that died.
+
+        The pod of such a Workflow may be a worker that runs another replica's attempt. It announces itself every
+        second, but not while NATS is away or on an overloaded machine: only what was found twice in a row is deleted.
+        """
         await self._workflows.synced.wait()
-        await asyncio.sleep(_FRESH)  # workers announce themselves
+        found: set[str] = set()
         while True:
-            running = {
+            unused = {
                 view.attempt: name
                 for name, view in self._workflows.objects.items()
                 if not view.completed and view.attempt is not None and not self._is_in_use(name)
             }
+            before, found = found, set()
             with suppress(UnavailableError):
-                for attempt in await self._ended(list(running)) if running else ():
-                    self._warn("Workflow of an ended attempt deleted", workflow=running[attempt])
-                    await self._delete_workflow(running[attempt])
+                found = {unused[attempt] for attempt in (await self._ended(list(unused)) if unused else ())}
+            for name in before & found:
+                if not self._is_in_use(name):
+                    self._warn("Workflow of an ended attempt deleted", workflow=name)
+                    await self._delete_workflow(name)
             for pod in [pod for pod, one in self._workers.items() if time.monotonic() - one.at > _FORGOTTEN]:
                 del self._workers[pod]
             await asyncio.sleep(ORPHAN_INTERVAL)

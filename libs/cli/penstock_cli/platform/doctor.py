@@ -266,6 +266,7 @@ def _platform(home: Path) -> Iterator[Finding]:
             yield _schedulers(about["schedulers"])
         if "executors" in about:
             yield _executors(about["executors"])
+            yield from _clusters(about["executors"])
         yield from _streams(integrity)
 
 
@@ -300,6 +301,14 @@ def _executors(connected: list[dict[str, Any]]) -> Finding:
     if not connected:
         return Finding("executors", WARN, "none is connected: steps wait for one", "start one, or see its log")
     return Finding("executors", OK, "; ".join(map(_executor, connected)))
+
+
+def _clusters(connected: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Show what executors have found wrong with their clusters."""
+    for one in connected:
+        for problem in one.get("problems", []):
+            found, _, advice = problem.partition(": ")
+            yield Finding("cluster", FAIL, f"{found} (executor {one['name']})", advice)
 
 
 def _executor(one: dict[str, Any]) -> str:

@@ -77,7 +77,13 @@ class Health:
             started_at=self._started_at,
             executors=[
                 ExecutorView(
-                    name=one.executor, pool=one.pool, slots=one.slots, cpu=one.cpu, memory=one.memory, gpu=one.gpu
+                    name=one.executor,
+                    pool=one.pool,
+                    slots=one.slots,
+                    cpu=one.cpu,
+                    memory=one.memory,
+                    gpu=one.gpu,
+                    problems=list(one.problems),
                 )
                 for one in await self._pools.executors()
             ],
