@@ -211,6 +211,7 @@ class EffectHandlers:
                 version=version.version,
                 limited_pools=self._limiter.pools,
                 available=await self._pools.available(version.pipeline),
+                environments=version.declared(),
             )
             names = requests.model_references(version.pipeline.params, fact.inputs)
             models = await self._models.resolve(fact.project, names)

@@ -138,6 +138,7 @@ class RunStarter:
             version=version.version,
             limited_pools=await self._limits.limited_pools(),
             available=await self._pools.available(version.pipeline),
+            environments=version.declared(),
         )
         inputs = Inputs(given=given, models=await self._models.resolve(version.project, names))
         return requests.build(run_id, target, inputs, options, self._clock())
