@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from penstock.client import (
     backfills,
+    builds,
     dead_letters,
     deployments,
     events,
@@ -27,6 +28,7 @@ from penstock.client.artifacts import lineage
 from penstock.client.runs import comparison, metrics
 from penstock_contracts import access, api, event_types, previews, tracking, waits
 from penstock_contracts import backfills as backfill_contracts
+from penstock_contracts import builds as build_contracts
 from penstock_contracts import dead_letters as dead_letter_contracts
 from penstock_contracts import deployments as deployment_contracts
 from penstock_contracts import limits as limit_contracts
@@ -83,6 +85,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (deployments.ReplayedRun, deployment_contracts.ReplayedRun),
     (deployments.Replay, deployment_contracts.ReplayView),
     (partitions.Partition, backfill_contracts.PartitionView),
+    (builds.Build, build_contracts.BuildView),
     (backfills.Backfill, backfill_contracts.BackfillView),
     (backfills.BackfillItem, backfill_contracts.BackfillItem),
     (events.Event, deployment_contracts.EventView),
@@ -100,7 +103,7 @@ ADDED: dict[str, set[str]] = {
     "EventType": {"schema"},
     "ComparisonRow": {"has"},
     "ModelVersion": {"created", "refused", "registry"},
-    "Version": {"created", "definition", "environments"},
+    "Version": {"created", "definition", "environments", "own_environment"},
 }
 """Fields that the client fills from elsewhere: a key of a mapping, another response, itself."""
 

@@ -53,6 +53,7 @@ MEANING = {
     "POST /v1/deployments/{name}/partitions": "the deployment has partitions",
     "GET /v1/deployments/{name}/partitions/{key}": "the deployment has partitions",
     "POST /v1/backfills": "which partitions or ticks are selected",
+    "POST /v1/builds": "URLs, refs and paths of repositories",
     "POST /v1/environments": "the language of requirements",
     "POST /v1/endpoints/{project}/{name}": "the inputs of the pipeline",
     "GET /v1/models/{name}/versions/{which}": "numbers of versions",

@@ -29,6 +29,7 @@ COMMANDS = {
     "artifacts": "penstock_cli.artifacts:app",
     "models": "penstock_cli.models:app",
     "versions": "penstock_cli.versions:app",
+    "builds": "penstock_cli.builds:app",
     "env": "penstock_cli.environments:app",
     "deployments": "penstock_cli.deployments.group:app",
     "partitions": "penstock_cli.partitions:app",

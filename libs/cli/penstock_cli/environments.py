@@ -117,10 +117,7 @@ def _environments(client: Client, name: str) -> tuple[dict[str, Any], dict[str, 
     """Return the environments of a version by name, and that of each step."""
     from penstock_cli.runs import published
 
-    reference = published.parse(name)
-    if reference is None:
-        raise UsageError(f"{name!r} is not the name of a registered pipeline: expected PIPELINE or PIPELINE@VERSION")
-    version = published.get(client, reference)
+    version = published.of(client, name)
     steps = {step: spec.get("environment") for step, spec in version.definition["steps"].items()}
     return version.environments, steps
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import typer
 
-from penstock.errors import EnvironmentFailedError, RefusedError, RunFailedError, SourceError, UnauthorizedError
+from penstock.errors import (
+    BuildFailedError,
+    EnvironmentFailedError,
+    RefusedError,
+    RunFailedError,
+    SourceError,
+    UnauthorizedError,
+)
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
 
 FAILED = 1
@@ -40,6 +47,7 @@ def exit_code(error: BaseException) -> int:
             return FAILED
         case (
             DefinitionError()
+            | BuildFailedError()
             | EnvironmentFailedError()
             | InputError()
             | InvalidIdError()

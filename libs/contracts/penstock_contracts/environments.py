@@ -80,10 +80,14 @@ class EnvironmentRequested(BaseModel):
 
 
 class EnvironmentFinished(BaseModel):
-    """A build ended at `at` in Unix seconds: with an environment, or the error of the resolver or the installation."""
+    """A build ended at `at` in Unix seconds: with an environment, an error, or it was cancelled.
+
+    `cancelled_by` is a principal.
+    """
 
     environment: LockedEnvironment | None = None
     error: str = ""
+    cancelled_by: str = ""
     seconds: float = 0.0
     at: float = 0.0
 

@@ -6,6 +6,7 @@ logs.{run_id}.{key}.{n}.progress       latest progress of attempts (stream LOGS)
 metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS)
 builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
 environments.{project}.{declaration}.{n}.{tail} builds of declared environments (stream BUILDS)
+version-builds.{project}.{source}.{n}.{tail} builds of versions from Git repositories (stream BUILDS)
 ticks.{project}.{name}.{trigger}, armed.{…}  timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
 events.{project}.{type}                events that start runs and that steps wait for (stream EVENTS)
@@ -112,6 +113,9 @@ NOTIFICATIONS_CONSUMER = "notifications"
 ENVIRONMENTS_CONSUMER = "environments"
 """Durable consumer, on BUILDS, of the builders: environments to be built."""
 
+VERSION_BUILDS_CONSUMER = "version-builds"
+"""Durable consumer, on BUILDS, of the builders: versions to be built from Git repositories."""
+
 LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
 
@@ -125,6 +129,9 @@ RUNS_FINISHED = "runs.*.*.finished"
 
 ENVIRONMENTS_REQUESTED = "environments.*.*.*.requested"
 """Filter for the requests of builds of environments."""
+
+VERSION_BUILDS_REQUESTED = "version-builds.*.*.*.requested"
+"""Filter for the requests of builds of versions."""
 
 KILLS = "kills.>"
 
@@ -370,6 +377,11 @@ def rfc3339(at_ms: int) -> str:
 def environment(project: str, declaration: str, build: int | Literal["*"], tail: str) -> str:
     """Subject of a fact of a build of an environment, by the digest of its declaration."""
     return f"environments.{project}.{declaration}.{build}.{tail}"
+
+
+def version_build(project: str, source: str, build: int | Literal["*"], tail: str) -> str:
+    """Subject of a fact of a build of a version, by the digest of its source."""
+    return f"version-builds.{project}.{source}.{build}.{tail}"
 
 
 def attempts(pool: str) -> str:

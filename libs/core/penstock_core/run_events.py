@@ -212,6 +212,51 @@ def build_finished(
     )
 
 
+def version_built(
+    project: str,
+    id: str,
+    *,
+    source: str,
+    commit: str,
+    pipeline: str,
+    version: int | None,
+    error: str,
+    seconds: float,
+    at: float,
+) -> Event:
+    """Return the event about a build of a version from a Git repository that finished.
+
+    Args:
+        project: of the version.
+        id: digest of the source and number of the build.
+        source: the source in Git.
+        commit: that its branch or tag was resolved to; empty: it was not.
+        pipeline: name of the pipeline; empty: the build failed.
+        version: its number.
+        error: why it failed.
+        seconds: how long it took.
+        at: when it finished, in Unix seconds.
+    """
+    return Event(
+        project=project,
+        type=BUILD_FINISHED,
+        source=BUILDS_SOURCE,
+        id=f"version/{id}",
+        time=_rfc3339(at),
+        subject=pipeline,
+        extensions={"keys": pipeline} if pipeline else {},
+        data={
+            "source": source,
+            "commit": commit,
+            "state": "succeeded" if version is not None else "failed",
+            "pipeline": pipeline,
+            "version": version,
+            "error": error[:_ERROR_LIMIT],
+            "duration": round(seconds, 3),
+        },
+    )
+
+
 def run_of(event: Event) -> str:
     """Return the id of the run whose end, step or artifact an event is about; empty if it is about none."""
     return event.id.partition("/")[0] if event.source in (SOURCE, STEPS_SOURCE, ARTIFACTS_SOURCE) else ""

@@ -18,6 +18,7 @@ PenstockError (penstock_core.errors)
     ├── RefusedError           the platform rejected the request; carries the HTTP status
     │   ├── NotFoundError      the run, version, step, output or artifact does not exist
     │   └── UnauthorizedError  the token is missing or wrong
+    ├── BuildFailedError      a version cannot be built from its repository
     ├── EnvironmentFailedError a declared environment cannot be resolved or installed
     ├── RunFailedError         a run that should have succeeded failed or was cancelled
     ├── JobFailedError         a maintenance job of the platform failed or stopped answering
@@ -116,6 +117,10 @@ class UnauthorizedError(RefusedError):
 
 class EnvironmentFailedError(ClientError):
     """A declared environment cannot be resolved or installed; the message has the words of the resolver."""
+
+
+class BuildFailedError(ClientError):
+    """A version cannot be built from its repository, or its build was cancelled; the message says why."""
 
 
 class RunFailedError(ClientError):

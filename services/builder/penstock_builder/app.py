@@ -6,6 +6,7 @@ import time
 
 import orjson
 
+from penstock_adapters.git.mirrors import Mirrors
 from penstock_adapters.images.engines import BuildKit, Docker
 from penstock_adapters.images.environment_images import EnvironmentImages
 from penstock_adapters.images.registry import Registry
@@ -13,15 +14,19 @@ from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.follower import Followers
+from penstock_adapters.sandbox import Sandbox
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_builder import subscribers
 from penstock_builder.environment_builds import EnvironmentBuilds
 from penstock_builder.service import BuilderService
 from penstock_builder.settings import BuilderSettings
+from penstock_builder.version_builds import BuildParts, VersionBuilds
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, Version
 from penstock_core.errors import UnavailableError
 from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.secret_sources import open_secrets
 from penstock_servicekit.service_context import ServiceContext
 
 
@@ -82,7 +87,7 @@ class FreshBucket:
 
 
 class BuilderApp:
-    """The builder: answers requests, and works on the builds of environments."""
+    """The builder: answers requests, and works on the builds of environments and of versions."""
 
     def __init__(self, context: ServiceContext, settings: BuilderSettings) -> None:
         self._bus = context.bus
@@ -99,6 +104,34 @@ class BuilderApp:
             lambda delivery, error: context.park(delivery.subject, delivery.data, error, delivery.stream_seq),
             EventStream(context.bus),
         )
+        version_builds = VersionBuilds(
+            BuildParts(
+                bus=context.bus,
+                followers=Followers(context.bus),
+                versions=Versions(context.bus),
+                service=service,
+                installed=VirtualEnvironments(folder, settings.environments_size, settings.build_timeout),
+                mirrors=Mirrors(settings.home / "git", settings.git_cache_size),
+                sandbox=Sandbox(required=settings.sandbox == "required"),
+                secrets=open_secrets(context.bus, settings),
+                events=EventStream(context.bus),
+                home=settings.home,
+                git=settings.git_limits(),
+                timeout=settings.build_timeout,
+                compile_timeout=settings.compile_timeout,
+            ),
+            lambda delivery, error: context.park(delivery.subject, delivery.data, error, delivery.stream_seq),
+        )
+        # A consumer of their own: they wait for builds of environments, which must find a free slot.
+        self._version_worker = DurableWorker(
+            context,
+            subjects.BUILDS,
+            subjects.VERSION_BUILDS_CONSUMER,
+            version_builds.handle,
+            prefetch=settings.version_builds,
+            concurrency=settings.version_builds,
+            retry_delay=5.0,
+        )
         self._worker = DurableWorker(
             context,
             subjects.BUILDS,
@@ -112,15 +145,17 @@ class BuilderApp:
     async def start(self) -> None:
         """Start to take builds. FastStream has started the subscribers."""
         self._worker.start()
+        self._version_worker.start()
 
     async def stop(self) -> None:
         """Stop. Builds that are not finished are delivered to another builder, or again later."""
+        await self._version_worker.stop()
         await self._worker.stop()
         self._installed.release()
 
     def ready(self) -> bool:
         """Whether requests can come in."""
-        return self._bus.client.is_connected and self._worker.ready()
+        return self._bus.client.is_connected and self._worker.ready() and self._version_worker.ready()
 
 
 def _images(settings: BuilderSettings) -> EnvironmentImages | None:

@@ -11,7 +11,6 @@ while no build has finished, and one that is installed is found.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -20,9 +19,11 @@ import pydantic
 from penstock_adapters.commands import Log
 from penstock_adapters.images.build_errors import ImageBuildError
 from penstock_adapters.images.environment_images import EnvironmentImages
+from penstock_adapters.nats import build_log
 from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.buckets.versions import Versions, VersionTooLargeError
-from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
+from penstock_adapters.nats.build_log import BuildLines
+from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.uv import resolver
@@ -30,7 +31,7 @@ from penstock_adapters.uv.command import EnvironmentBuildError
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
 from penstock_contracts import subjects
 from penstock_contracts.commands import LockedEnvironment
-from penstock_contracts.environments import EnvironmentFinished, EnvironmentLog, EnvironmentRequested
+from penstock_contracts.environments import EnvironmentFinished, EnvironmentRequested
 from penstock_core import run_events
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.errors import UnavailableError
@@ -40,13 +41,6 @@ _TRIES = 3
 
 _MOST_DELIVERIES = 10
 """Deliveries until a build has failed that kills its builders, or that they cannot handle."""
-
-_LOG_INTERVAL = 0.2
-_LOG_LINES = 200
-"""Lines in one message of a log."""
-
-_MOST_LINES = 20_000
-"""Lines of one build that are stored; a build script can print without end."""
 
 _NO_REPOSITORY = (
     "its Dockerfile is the whole environment, but the builder makes no images: set PENSTOCK_IMAGES_REPOSITORY of the "
@@ -112,9 +106,11 @@ class EnvironmentBuilds:
             await self._publish_end(prefix, request)
             return
         start = time.monotonic()
-        async with _Lines(self._bus, f"{prefix}.log") as log:
+        async with BuildLines(self._bus, f"{prefix}.log") as log:
             try:
-                finished = EnvironmentFinished(environment=await self._build(request.declaration, log.add))
+                work = self._build(request.declaration, log.add)
+                environment = await build_log.until_finished(self._bus, prefix, work)
+                finished = EnvironmentFinished(environment=environment)
             except (EnvironmentBuildError, ImageBuildError, VersionTooLargeError) as error:
                 finished = EnvironmentFinished(error=str(error))
             except TimeoutError:
@@ -126,7 +122,8 @@ class EnvironmentBuilds:
                     log.add(f"{error}; trying again")
                     raise
                 finished = EnvironmentFinished(error=str(error))
-        await self._append(f"{prefix}.finished", finished.model_copy(update={"seconds": time.monotonic() - start}))
+        if finished.environment is not None or finished.error:  # otherwise it was cancelled
+            await self._append(f"{prefix}.finished", finished.model_copy(update={"seconds": time.monotonic() - start}))
         await self._publish_end(prefix, request)
         if self._installed is not None:
             self._installed.release()  # builders run nothing in environments
@@ -173,7 +170,7 @@ class EnvironmentBuilds:
             request.declaration.name,
             lock=made.digest if made else "",
             image=made.image if made else "",
-            error=finished.error,
+            error=finished.error or (f"cancelled by {finished.cancelled_by}" if finished.cancelled_by else ""),
             seconds=finished.seconds,
             at=finished.at,
         )
@@ -181,50 +178,4 @@ class EnvironmentBuilds:
 
     async def _append(self, subject: str, finished: EnvironmentFinished) -> None:
         """Append the end of a build. The first one counts."""
-        try:
-            headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-            body = finished.model_copy(update={"at": time.time()}).model_dump_json().encode()
-            await self._bus.publish(subject, body, headers)
-        except BusError as error:
-            if error.code != WRONG_LAST:
-                raise
-
-
-class _Lines:
-    """Publishes lines, several at a time."""
-
-    def __init__(self, bus: Bus, subject: str) -> None:
-        self._bus = bus
-        self._subject = subject
-        self._lines: list[str] = []
-        self._count = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, line: str) -> None:
-        self._count += 1
-        if self._count <= _MOST_LINES:
-            self._lines.append(line)
-        elif self._count == _MOST_LINES + 1:
-            self._lines.append(f"… only the first {_MOST_LINES} lines are stored")
-
-    async def __aenter__(self) -> _Lines:
-        self._task = asyncio.create_task(self._publish())
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._task is not None  # noqa: S101 - it was entered
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        with contextlib.suppress(UnavailableError, BusError):  # a lost line harms no build
-            await self._flush()
-
-    async def _publish(self) -> None:
-        while True:
-            await asyncio.sleep(_LOG_INTERVAL)
-            with contextlib.suppress(UnavailableError, BusError):
-                await self._flush()
-
-    async def _flush(self) -> None:
-        while lines := self._lines[:_LOG_LINES]:
-            await self._bus.publish(self._subject, EnvironmentLog(lines=lines).model_dump_json().encode())
-            del self._lines[: len(lines)]
+        await build_log.append(self._bus, subject, finished.model_copy(update={"at": time.time()}))

@@ -46,6 +46,7 @@ from penstock_gateway.api_description import routes as description_routes
 from penstock_gateway.api_description.api_description import ApiDescription
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.builds import routes as build_routes
 from penstock_gateway.compare import routes as compare_routes
 from penstock_gateway.dead_letters import routes as dead_letter_routes
 from penstock_gateway.dead_letters.dead_letters import DeadLetterService
@@ -137,6 +138,7 @@ ROUTERS = tuple(
         lineage_routes,
         version_routes,
         environment_routes,
+        build_routes,
         compare_routes,
         metric_routes,
         run_routes,

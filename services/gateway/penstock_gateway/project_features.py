@@ -28,6 +28,7 @@ from penstock_adapters.nats.trigger_timers import Timers
 from penstock_core.frozen import frozen
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.builds.builds import Builds
 from penstock_gateway.compare.comparison import RunComparison
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.deployments.event_tail import EventTail
@@ -162,6 +163,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
     return (
         versions,
         Environments(bus, shared.versions, shared.followers, project),
+        Builds(bus, shared.followers, project),
         models,
         EventTail(bus, shared.followers, project, closing, stall),
         Traces(project, reader, events, shared.decisions, models),

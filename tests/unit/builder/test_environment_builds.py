@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +14,14 @@ import pytest
 
 from penstock_adapters.commands import Log
 from penstock_adapters.images.build_errors import ImageBuildError
+from penstock_adapters.nats import build_log
 from penstock_adapters.nats.bus import BusError, LastMessage
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.uv import resolver
 from penstock_adapters.uv.command import EnvironmentBuildError
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
-from penstock_builder import environment_builds
 from penstock_builder.environment_builds import EnvironmentBuilds
-from penstock_contracts.environments import EnvironmentRequested
+from penstock_contracts.environments import EnvironmentFinished, EnvironmentRequested
 from penstock_core.deployments.events import Event
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.environments.image_options import ImageOptions
@@ -32,6 +34,7 @@ class Platform:
     def __init__(self) -> None:
         self.published: list[tuple[str, Any]] = []
         self.events: list[Event] = []
+        self.subscribers: dict[str, Any] = {}
 
     async def last(self, stream: str, subject: str) -> LastMessage | None:
         found = [body for at, body in self.published if at == subject]
@@ -41,6 +44,15 @@ class Platform:
         if len(body) > 2**20:
             raise BusError("too large")
         self.published.append((subject, orjson.loads(body)))
+        if subject in self.subscribers:
+            await self.subscribers[subject](body)
+
+    async def subscribe(self, subject: str, callback: Any) -> Platform:
+        self.subscribers[subject] = callback
+        return self
+
+    async def unsubscribe(self) -> None:
+        self.subscribers.clear()
 
     async def keep_lock(self, lock: EnvironmentLock) -> None:
         return None
@@ -108,7 +120,7 @@ async def test_a_builder_keeps_no_more_environments_than_its_limit(lines: list[s
 async def test_of_a_build_script_that_prints_without_end_the_first_lines_are_stored(
     lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment_builds, "_MOST_LINES", 500)
+    monkeypatch.setattr(build_log, "_MOST_LINES", 500)
     lines += [f"line {n}" for n in range(2000)]
     platform = Platform()
     await build(platform, None, "a")
@@ -203,3 +215,27 @@ async def test_a_failed_build_is_an_event_with_its_error(lines: list[str], monke
     [event] = platform.events
     assert (event.data["state"], event.data["lock"]) == ("failed", "")
     assert event.data["error"] == "there is no distribution a"
+
+
+async def test_a_build_that_is_cancelled_stops_and_has_one_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    platform = Platform()
+    stopped: list[str] = []
+
+    async def resolve(declaration: EnvironmentDeclaration, log: Log, timeout: float) -> EnvironmentLock:
+        cancelled = EnvironmentFinished(cancelled_by="user:ada", at=time.time())
+        await platform.publish("environments.p.a.1.finished", cancelled.model_dump_json().encode())
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            stopped.append(declaration.name)
+        raise AssertionError
+
+    monkeypatch.setattr(resolver, "resolve", resolve)
+    await build(platform, None, "a")
+    assert stopped == ["e"]
+    (finished,) = platform.bodies("finished")
+    assert (finished["cancelled_by"], finished["environment"]) == ("user:ada", None)
+    (event,) = platform.events
+    assert event.data["state"] == "failed" and event.data["error"] == "cancelled by user:ada"

@@ -50,7 +50,12 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             # Kept until their run is deleted, like its facts; they compress well.
             "compression": "s2",
         },
-        {**common, "name": subjects.BUILDS, "subjects": ["builds.>", "environments.>"], "max_msgs_per_subject": 1000},
+        {
+            **common,
+            "name": subjects.BUILDS,
+            "subjects": ["builds.>", "environments.>", "version-builds.>"],
+            "max_msgs_per_subject": 1000,
+        },
         {
             **common,
             "name": subjects.TIMERS,
@@ -170,6 +175,8 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
     found.append((subjects.RUNS, {**ends, "max_ack_pending": 1000}))
     environments = {**common, "durable_name": subjects.ENVIRONMENTS_CONSUMER, "max_ack_pending": 1000}
     found.append((subjects.BUILDS, {**environments, "filter_subject": subjects.ENVIRONMENTS_REQUESTED}))
+    version_builds = {**common, "durable_name": subjects.VERSION_BUILDS_CONSUMER, "max_ack_pending": 1000}
+    found.append((subjects.BUILDS, {**version_builds, "filter_subject": subjects.VERSION_BUILDS_REQUESTED}))
     triggers = {**common, "durable_name": subjects.TRIGGERS_CONSUMER, "max_ack_pending": 10_000}
     found.append((subjects.EVENTS, {**triggers, "filter_subject": "events.>"}))
     found.append((subjects.TIMERS, {**triggers, "filter_subject": "trigger-due.>"}))

@@ -71,6 +71,18 @@ def get(client: Client, reference: Reference) -> Version:
     raise UsageError(f"there is no file {reference.name!r} and no pipeline of this name{meant}{have}")
 
 
+def of(client: Client, name: str) -> Version:
+    """Return the version that a command names as `PIPELINE` or `PIPELINE@VERSION`.
+
+    Raises:
+        UsageError: it is no such name, or there is no such version.
+    """
+    reference = parse(name)
+    if reference is None:
+        raise UsageError(f"{name!r} is not the name of a registered pipeline: expected PIPELINE or PIPELINE@VERSION")
+    return get(client, reference)
+
+
 def inputs(version: Version, params: list[str]) -> dict[str, Any]:
     """Parse `-p NAME=VALUE` by the parameters of the version.
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from penstock.authoring import Pipeline
     from penstock.client.audit import AuditEntry
     from penstock.client.backfills import Backfills
+    from penstock.client.builds import Builds
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
     from penstock.client.environments import Environments
@@ -151,6 +152,13 @@ class Client:
         from penstock.client.projects import Projects
 
         return Projects(self.transport)
+
+    @cached_property
+    def builds(self) -> Builds:
+        """Builds of versions from Git repositories, and of environments."""
+        from penstock.client.builds import Builds
+
+        return Builds(self.transport)
 
     @cached_property
     def models(self) -> Models:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from penstock.client import views
+from penstock.client import version_diffs, views
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.http.transport import Transport
+from penstock.client.version_diffs import VersionDiff
 from penstock.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class Version:
         git: commit, branch and whether there were uncommitted changes, for a source in a Git repository.
         steps: number of steps; only in lists.
         environments: what the environments that the pipeline declares resolved to, by name; only after `Pipelines.get`.
+        own_environment: Python and the distributions that it was registered from; only after `Pipelines.get`.
         definition: the compiled pipeline as JSON (parameters, steps, nodes, outputs); only after `Pipelines.get`.
     """
 
@@ -50,6 +54,7 @@ class Version:
     git: dict[str, Any] | None = None
     steps: int | None = None
     environments: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    own_environment: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
     definition: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __repr__(self) -> str:
@@ -132,4 +137,41 @@ class Pipelines:
                 advice = "`penstock register FILE` publishes one"
                 raise NotFoundError(404, "Not found", f"pipeline {pipeline!r} has no published version: {advice}")
         found = self._transport.json("GET", f"/v1/versions/{quote(pipeline)}/{version}")
-        return views.build(Version, found, pipeline=found["name"], definition=found["pipeline"])
+        own = {"version": found["environment"]["version"], "packages": found["environment"]["packages"]}
+        return views.build(Version, found, pipeline=found["name"], definition=found["pipeline"], own_environment=own)
+
+    def files(self, version: Version) -> dict[str, bytes]:
+        """Return the files of a version's source bundle by name."""
+        with tempfile.TemporaryFile() as file:
+            self._transport.download(f"/v1/artifacts/{quote(version.source)}", file)
+            file.seek(0)
+            return version_diffs.read_files(file.read())
+
+    def download(self, version: Version, to: str | os.PathLike[str]) -> list[str]:
+        """Write the files of a version's source bundle into a folder that is empty or new; return their names.
+
+        Raises:
+            FileExistsError: the folder is not empty.
+        """
+        folder = Path(to)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty")
+        files = self.files(version)
+        root = folder.resolve()
+        for name, content in files.items():
+            target = (root / name).resolve()
+            if not target.is_relative_to(root):
+                raise ValueError(f"the source bundle has a file outside of its folder: {name!r}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return sorted(files)
+
+    def diff(self, before: Version, after: Version) -> VersionDiff:
+        """Return what differs between two versions, each as `get` returns it."""
+        same = before.source == after.source
+        own = [{"": one.own_environment, **one.environments} for one in (before, after)]
+        return VersionDiff(
+            "" if same else version_diffs.diff_files(self.files(before), self.files(after)),
+            version_diffs.diff_pipelines(before.definition, after.definition),
+            version_diffs.diff_environments(*own),
+        )

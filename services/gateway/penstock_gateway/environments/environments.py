@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pydantic
 
 from penstock_adapters.nats.buckets.versions import Versions
-from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError, LastMessage
+from penstock_adapters.nats.build_log import EnvironmentBuildLog
+from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follower import Followers
 from penstock_contracts import subjects
 from penstock_contracts.environments import (
@@ -35,6 +34,7 @@ class Environments:
         self._versions = versions
         self._followers = followers
         self._project = project
+        self._builds = EnvironmentBuildLog(bus, project)
 
     async def request(self, body: DeclarationBody, by: str) -> tuple[EnvironmentView, bool]:
         """Return the build of a declaration, and whether it is a new one.
@@ -50,23 +50,10 @@ class Environments:
         except InvalidDeclarationError as error:
             raise UnprocessableError("Invalid environment", str(error)) from error
         digest = declaration.digest()
-        latest = await self._latest(digest)
-        if latest is not None:
-            view = await self._view(digest, latest)
-            if view.state == "building" or (view.state == "ready" and not body.refresh):
-                return view, False
-        build = (latest or 0) + 1
-        requested = EnvironmentRequested(declaration=declaration, build=build, at=time.time(), by=by)
-        message = requested.model_dump_json().encode()
-        check_message_size(self._bus, len(message), "shorten uv.lock or the requirements")
-        subject = subjects.environment(self._project, digest, build, "requested")
-        try:
-            await self._bus.publish(subject, message, {"Nats-Expected-Last-Subject-Sequence": "0"})
-        except BusError as error:
-            if error.code != WRONG_LAST:
-                raise
-            return await self._view(digest, build), False  # another request was faster
-        return EnvironmentView(id=digest, build=build, state="building"), True
+        largest = EnvironmentRequested(declaration=declaration, build=10**6, at=0.0, by=by)
+        check_message_size(self._bus, len(largest.model_dump_json()) + 20, "shorten uv.lock or the requirements")
+        build, end, new = await self._builds.request(declaration, by, refresh=body.refresh)
+        return _view(digest, build, end), new
 
     async def read(self, digest: str, after: int, wait: float) -> EnvironmentView:
         """Return the latest build of a declaration, with the lines of its log after a cursor.
@@ -80,17 +67,17 @@ class Environments:
             NotFoundError: there is no such build.
         """
         ids.check_digest(digest)
-        latest = await self._latest(digest)
+        latest = await self._builds.latest(digest)
         if latest is None:
             raise NotFoundError(f"Environment {digest[:12]} does not exist", "request its build: POST /v1/environments")
         everything = subjects.environment(self._project, digest, latest, ">")
         last = await self._bus.last(subjects.BUILDS, everything)
-        view = await self._log(await self._view(digest, latest), after)
+        view = await self._log(_view(digest, latest, await self._builds.finished(digest, latest)), after)
         if wait <= 0 or view.state != "building" or view.log:
             return view
         async with self._followers.follow(subjects.BUILDS, [everything], last.seq if last else 0) as follower:
             await follower.take(wait)
-        return await self._log(await self._view(digest, latest), after)
+        return await self._log(_view(digest, latest, await self._builds.finished(digest, latest)), after)
 
     async def lock(self, digest: str) -> LockView:
         """Return the lock of an environment.
@@ -102,18 +89,6 @@ class Environments:
         if found is None:
             raise NotFoundError(f"Lock {digest[:12]} does not exist", "no environment has this digest")
         return LockView(digest=digest, text=found.text())
-
-    async def _latest(self, digest: str) -> int | None:
-        last = await self._bus.last(subjects.BUILDS, subjects.environment(self._project, digest, "*", "requested"))
-        return EnvironmentRequested.model_validate_json(last.data).build if last is not None else None
-
-    async def _view(self, digest: str, build: int) -> EnvironmentView:
-        last = await self._bus.last(subjects.BUILDS, subjects.environment(self._project, digest, build, "finished"))
-        if last is None:
-            return EnvironmentView(id=digest, build=build, state="building")
-        found = _finished(last)
-        state = "ready" if found.environment is not None else "failed"
-        return EnvironmentView(id=digest, build=build, state=state, environment=found.environment, error=found.error)
 
     async def _log(self, view: EnvironmentView, after: int) -> EnvironmentView:
         subject = subjects.environment(self._project, view.id, view.build, "log")
@@ -129,8 +104,9 @@ class Environments:
         return view.model_copy(update={"log": lines, "after": after})
 
 
-def _finished(message: LastMessage) -> EnvironmentFinished:
-    try:
-        return EnvironmentFinished.model_validate_json(message.data)
-    except pydantic.ValidationError as error:
-        return EnvironmentFinished(error=f"the end of the build is unreadable: {error}")
+def _view(digest: str, build: int, end: EnvironmentFinished | None) -> EnvironmentView:
+    if end is None:
+        return EnvironmentView(id=digest, build=build, state="building")
+    state = "ready" if end.environment is not None else "failed"
+    error = end.error or (f"it was cancelled by {end.cancelled_by}" if end.cancelled_by else "")
+    return EnvironmentView(id=digest, build=build, state=state, environment=end.environment, error=error)

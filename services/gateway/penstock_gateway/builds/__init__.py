@@ -1,0 +1,1 @@
+"""Builds of versions from Git repositories, and of environments."""
