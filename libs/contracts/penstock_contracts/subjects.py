@@ -63,6 +63,7 @@ MARKS_BUCKET = "penstock_marks"
 RETENTION_BUCKET = "penstock_retention"
 TOKENS_BUCKET = "penstock_tokens"
 PROJECTS_BUCKET = "penstock_projects"
+UPLOADS_BUCKET = "penstock_uploads"
 INTEGRITY_BUCKET = "penstock_integrity"
 INTEGRITY_RECORD = "record"
 """Key of the positions of all streams, and of the damages that were found."""
@@ -89,7 +90,8 @@ APPEND_ONLY = (
 FROM_LOG = (TIMERS, f"KV_{WAITS_BUCKET}")
 """Streams whose contents follow from the log of runs, from events and from deployments."""
 
-EXPENDABLE = tuple(f"KV_{bucket}" for bucket in (CACHE_BUCKET, MARKS_BUCKET, LEASES_BUCKET, INTEGRITY_BUCKET))
+_EXPENDABLE_BUCKETS = (CACHE_BUCKET, MARKS_BUCKET, LEASES_BUCKET, INTEGRITY_BUCKET, UPLOADS_BUCKET)
+EXPENDABLE = tuple(f"KV_{bucket}" for bucket in _EXPENDABLE_BUCKETS)
 """Streams that fill up again by themselves: the loss of their messages costs time only."""
 
 CRON_CONSUMER = "cron"

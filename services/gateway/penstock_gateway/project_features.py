@@ -27,6 +27,7 @@ from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.trigger_timers import Timers
 from penstock_core.frozen import frozen
 from penstock_gateway.access.tokens import Tokens
+from penstock_gateway.artifact_reach import ArtifactReach
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.builds.builds import Builds
 from penstock_gateway.compare.comparison import RunComparison
@@ -50,6 +51,7 @@ from penstock_gateway.notifications.rule_tests import RuleTests
 from penstock_gateway.notifications.sender import NotificationSender
 from penstock_gateway.partitions.backfills_service import Backfills
 from penstock_gateway.partitions.partitions_service import DeploymentPartitions
+from penstock_gateway.projects.project_records import ProjectRecords
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
 from penstock_gateway.registry.model_registry import Registry
@@ -91,6 +93,7 @@ class SharedFeatures:
     versions: Versions
     models: ModelLog
     artifacts: Artifacts
+    projects: ProjectRecords
     pools: KnownPools
     limit_sizes: LimitSizes
     events: EventStream
@@ -112,7 +115,20 @@ class SharedFeatures:
 
 def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
     """Return the features of a project."""
-    bus, log, events, artifacts = shared.bus, shared.log, shared.events, shared.artifacts
+    bus, log, events = shared.bus, shared.log, shared.events
+    settings = shared.settings
+    reach = ArtifactReach(
+        bus,
+        shared.projects,
+        shared.read_model,
+        shared.projector,
+        shared.scripts,
+        shared.versions,
+        shared.models,
+        shared.deployments,
+        project,
+    )
+    artifacts = Artifacts(bus, settings.max_blob, via_gateway=settings.artifacts_via_gateway, reach=reach)
     closing, stall = shared.closing, shared.settings.stream_timeout
     versions = PipelineVersions(bus, shared.versions, project)
     models = Registry(shared.models, project)
@@ -145,7 +161,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
     )
     explanations = Explanations(deployments, shared.decisions, events, log, event_types, shared.evaluator)
     partitions = DeploymentPartitions(deployments, shared.partitions, shared.read_model, shared.projector)
-    outputs = Outputs(log, artifacts)
+    outputs = Outputs(log, shared.artifacts)
     endpoints = Endpoints(
         shared.deployments,
         versions,
@@ -161,6 +177,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
     )
     warm = WarmCalls(shared.executors, versions, models, artifacts, project)
     return (
+        artifacts,
         versions,
         Environments(bus, shared.versions, shared.followers, project),
         Builds(bus, shared.followers, project),

@@ -124,6 +124,8 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         _bucket(common, subjects.TOKENS_BUCKET, history=1),
         _bucket(common, subjects.SECRETS_BUCKET, history=1),
         _bucket(common, subjects.PROJECTS_BUCKET, history=1),
+        # Uploads that no run refers to yet; only written if there are several projects.
+        {**_bucket(common, subjects.UPLOADS_BUCKET, history=1), "max_age": 2 * 86400 * SECOND},
         _bucket(common, subjects.INTEGRITY_BUCKET, history=1),
         # Executors that ended leave an entry or its marker; a living one renews its own much more often.
         {**_bucket(common, subjects.LEASES_BUCKET, history=1), "max_age": 86400 * SECOND},

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from penstock_adapters.sql import engine, tables
 from penstock_adapters.sql.engine import Database
+from penstock_core.artifacts.reach import Reached
 
 LEVELS = 20
 """How far a lineage is followed in each direction."""
@@ -55,6 +56,24 @@ def is_used(connection: sa.Connection, project: str, sha256: str) -> bool:
         .limit(1)
     )
     return connection.execute(used).first() is not None
+
+
+_CHECKED = ("manual", "rerun", "resume")
+"""Triggers of runs whose inputs were checked by the gateway: they refer to artifacts that the project could read."""
+
+
+def reached(database: Database, project: str, sha256: str) -> Reached:
+    """Return whether runs of a project made an artifact, or were given it by a principal."""
+    with engine.errors("the use of an artifact cannot be read"), database.read.begin() as connection:
+        used = (
+            sa.select(_USES.direction)
+            .join_from(tables.uses, tables.runs, _USES.run_id == _RUNS.run_id)
+            .where(_USES.sha256 == sha256, _RUNS.project == project)
+        )
+        if connection.execute(used.where(_USES.direction.in_(_MADE)).limit(1)).first() is not None:
+            return Reached.MADE
+        given = used.where(_RUNS.trigger_type.in_(_CHECKED)).limit(1)
+        return Reached.GIVEN if connection.execute(given).first() is not None else Reached.NO
 
 
 def _side(

@@ -16,6 +16,7 @@ from penstock_adapters.sql.fact_copy import CopiedFact, DamagedRun
 from penstock_adapters.sql.partitions import LatestRuns
 from penstock_adapters.sql.search import Page, Row
 from penstock_adapters.sql.series import PointRange, Series
+from penstock_core.artifacts.reach import Reached
 from penstock_core.ports import Recorded
 from penstock_core.queries.search import RunQuery
 
@@ -112,6 +113,10 @@ class ReadModelStore:
     def lineage(self, project: str, sha256: str) -> Row | None:
         """See `lineage.lineage`."""
         return lineage.lineage(self._database, project, sha256)
+
+    def reached(self, project: str, sha256: str) -> Reached:
+        """See `lineage.reached`."""
+        return lineage.reached(self._database, project, sha256)
 
     def close(self) -> None:
         """Close all connections."""

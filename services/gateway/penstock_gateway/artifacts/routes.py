@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock_contracts.api import StoredObject
 from penstock_contracts.previews import Preview
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.parameters import Sha256, feature, requires
@@ -45,9 +46,20 @@ async def head_artifact(artifacts: Store, request: Request, sha256: Sha256) -> R
         **problems(404, 416),
     },
 )
-async def get_artifact(artifacts: Store, request: Request, sha256: Sha256) -> Response:
+async def get_artifact(
+    artifacts: Store,
+    request: Request,
+    sha256: Sha256,
+    folder: Annotated[
+        str | None,
+        Query(
+            description="SHA-256 of the folder that the content is a file of",
+            json_schema_extra={"pattern": ids.DIGEST_PATTERN},
+        ),
+    ] = None,
+) -> Response:
     """With `Range` and `If-None-Match`. 307 redirects to a presigned URL: follow it without this API's token."""
-    return await artifacts.get(request, sha256)
+    return await artifacts.get(request, sha256, folder=folder)
 
 
 @router.get("/{sha256}/preview", summary="Get a preview of an artifact", dependencies=_READ, responses=problems(404))

@@ -22,10 +22,6 @@ _DEFAULT_ONLY = frozenset(
         "read_limit",
         "put_limit",
         "delete_limit",
-        "head_artifact",
-        "get_artifact",
-        "get_preview",
-        "put_artifact",
     }
 )
 """Operations that do not keep projects apart yet."""

@@ -57,7 +57,7 @@ class ResultReader:
         """Write an output, or one file of a folder; return its path."""
         value = self._resolve(run, find(run, step, output))
         if file is not None:
-            return self._download_file(self._manifest(value, output), file, to)
+            return self._download_file(value, output, file, to)
         name = output if output != "result" or step is None else step.replace("/", "-")
         return download_value(value, self.cache, to, name)
 
@@ -98,9 +98,9 @@ class ResultReader:
             return Preview("none", reason=reason)
         return _preview_json(found["value"])
 
-    def _download_file(self, manifest: Manifest, name: str, to: Path) -> Path:
-        found = folders.relative(manifest, name)
-        self.cache.fetch_object(found.pack or found.sha256)
+    def _download_file(self, value: Value, output: str, name: str, to: Path) -> Path:
+        found = folders.relative(self._manifest(value, output), name)
+        self.cache.fetch_object(found.pack or found.sha256, folder=value["artifact"]["sha256"])
         target = to / Path(found.path).name if to.is_dir() else to
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda part: folders.load_file(found, self.cache, part))
@@ -236,15 +236,15 @@ class ArtifactCache(FolderStore):
         for reference in references(value):
             self.fetch_object(str(reference["sha256"]))
             for part in folders.parts(reference, self):
-                self.fetch_object(part)
+                self.fetch_object(part, folder=str(reference["sha256"]))
 
-    def fetch_object(self, sha256: str) -> None:
-        """Fetch an object unless it is on this machine."""
+    def fetch_object(self, sha256: str, *, folder: str | None = None) -> None:
+        """Fetch an object unless it is on this machine; `folder` is the digest of the folder that it is a file of."""
         if self.has(sha256):
             return
         with self.temporary() as temporary:
             with temporary.open("wb") as file:
-                self._transport.download(f"/v1/artifacts/{sha256}", file)
+                self._transport.download(f"/v1/artifacts/{sha256}", file, query={"folder": folder} if folder else None)
             found, _ = self.adopt(temporary)
         store.compare(sha256, found, super().path(found))
 

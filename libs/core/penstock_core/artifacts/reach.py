@@ -1,0 +1,16 @@
+"""How a project can read an artifact."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Reached(enum.Enum):
+    """Whether, and why, a project can read an artifact."""
+
+    NO = "no"
+    """It cannot."""
+    GIVEN = "given"
+    """A principal uploaded it, or gave it to a run: whoever has a folder's manifest need not have its files."""
+    MADE = "made"
+    """A run made it, or it is part of a version, a model or a deployment. Of a folder: its files can be read, too."""
