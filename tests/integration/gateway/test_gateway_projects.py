@@ -122,7 +122,7 @@ OPERATIONS = _operations()
 def _url(path: str, parameters: list[dict[str, Any]], values: dict[str, str]) -> str:
     for one in parameters:
         if one["in"] == "path":
-            path = path.replace(f"{{{one['name']}}}", values[one["name"]])
+            path = path.replace(f"{{{one['name']}}}", values.get(one["name"], values["id"]))
     required = [one["name"] for one in parameters if one["in"] == "query" and one["required"]]
     return f"{path}?{'&'.join(f'{name}={values[name]}' for name in required)}" if required else path
 
