@@ -56,6 +56,7 @@ from penstock_gateway.endpoints import inference_routes
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
 from penstock_gateway.endpoints.call_tracker import CallTracker
+from penstock_gateway.endpoints.direct_calls import DirectCalls
 from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments import routes as environment_routes
 from penstock_gateway.events import routes as event_routes
@@ -442,6 +443,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     app.state.features = Features(features, lambda project: project_features(shared, project))
     names = guard.allowed_names(settings.host, settings.host_names())
     authenticator = Authenticator(token, principal, tokens, users.oidc)
+    app.add_middleware(DirectCalls)
     app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log, trail=trail)
     return Gateway(context, settings, app, background, closing)
 

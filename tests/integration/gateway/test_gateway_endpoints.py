@@ -640,6 +640,28 @@ async def test_a_token_of_an_endpoint_opens_that_endpoint_alone(platform: Platfo
     assert event.extensions["principal"] == "token:default/guarded/web"
 
 
+async def test_plain_calls_are_refused_as_calls_with_options_are(http: Http) -> None:
+    path = await deploy(http, "plain", wait=0)
+    await deploy(http, "other", wait=0)
+    token = (await http("POST", "/v1/deployments/other/tokens", {"name": "a"})).json()["token"]
+    cases: list[tuple[str, Any, dict[str, Any], int]] = [
+        (path, {"n": "x"}, {}, 422),
+        (path, {"n": 1}, {"token": token}, 403),
+        (path, {"n": 1}, {"token": "wrong"}, 401),
+        ("/v1/endpoints/default/nothing", {"n": 1}, {}, 404),
+        (path, {"n": 1}, {"headers": {"penstock-project": "elsewhere"}}, 422),
+        (path, [], {}, 422),
+        (path, {"n": 1}, {"headers": {"accept": "text/event-stream"}}, 406),
+    ]
+    for where, body, options, status in cases:
+        plain = await http("POST", where, body, **options)
+        headers = {**options.get("headers", {}), "prefer": "respond-async"}
+        other = await http("POST", where, body, **{**options, "headers": headers})
+        assert (plain.status, other.status) == (status, status), (where, body, plain.body)
+        assert plain.json() == other.json()
+    assert (await http("POST", f"{path}?unknown=1", {"n": 1})).status == 422
+
+
 async def test_an_answer_is_for_the_token_that_sent_the_request(platform: Platform, http: Http) -> None:
     path = await deploy(http, "answered", wait=0)
     one, other = [

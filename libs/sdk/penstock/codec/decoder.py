@@ -23,6 +23,8 @@ from penstock.hints import value_check
 from penstock_core.durations import parse_duration
 
 _EXACT_FLOAT = 1 << 53
+_PLAIN = (float, int, str, bool)
+"""Types whose values are decoded to themselves."""
 
 
 class MismatchError(ValueError):
@@ -95,6 +97,8 @@ def _plain(data: Any) -> Any:
 
 
 def _sequence(data: list[Any], hint: Any, cls: type) -> Any:
+    if cls is list and (inner := hints.item(hint)) in _PLAIN and all(type(entry) is inner for entry in data):
+        return [*data]
     items: list[Any] = []
     try:
         for index, entry in enumerate(data):

@@ -36,9 +36,6 @@ OutputReader = Annotated[Outputs, feature(Outputs)]
 Prefer = Annotated[
     str | None, Header(description="`respond-async`, or `wait=10`: seconds to wait for the run (RFC 7240)")
 ]
-Accept = Annotated[
-    str | None, Header(description="`text/event-stream` or `application/x-ndjson` for an output item by item")
-]
 Wait = Annotated[float | None, Query(ge=0, le=WAIT_LIMIT, description="seconds to wait for the run; precedes `Prefer`")]
 
 _CALL = [requires(Permission.ENDPOINTS_CALL)]
@@ -72,7 +69,6 @@ async def call_endpoint(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
     wait: Wait = None,
-    accept: Accept = None,
 ) -> Response:
     """Runs the deployment with the inputs in the body, and answers with the output of the run.
 
@@ -94,7 +90,7 @@ async def call_endpoint(
     else:
         await endpoints.admit_call(endpoint, idempotency_key, by)
     version = (await warm.version(name, endpoint.revisions()) if is_warm else None) or await endpoints.version(endpoint)
-    shape = stream_formats.requested(accept, streamed_node(version.pipeline) is not None, name)
+    shape = stream_formats.requested(request.headers.get("accept"), streamed_node(version.pipeline) is not None, name)
     inputs = await call_bodies.read(request, version.pipeline, features.artifacts, features.max_form)
     if is_warm and shape is not None:
         run_id = warm.new_run_id()
