@@ -9,7 +9,6 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -98,15 +97,14 @@ def test_overload_is_refused_and_every_accepted_request_is_answered(cluster: Clu
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_webhook_that_was_acknowledged_has_one_run(cluster: Cluster, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("s3cret")
+def test_a_webhook_that_was_acknowledged_has_one_run(cluster: Cluster) -> None:
     client = deployed(cluster, "hooked")
+    client.secrets.set("hook", "s3cret")
     hook = {
         "kind": "webhook",
         "name": "hook",
         "provider": "github",
-        "secret_file": str(secret),
+        "secret": "secret:hook",
         "inputs": {"n": "data.n"},
     }
     client.deployments.apply("hooked", {"pipeline": "doubling", "triggers": [hook]})

@@ -83,7 +83,7 @@ T = TypeVar("T")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    env = {"PENSTOCK_HOOK_SECRET": HOOK_SECRET, "PENSTOCK_NOTIFY_NETWORKS": "127.0.0.0/8"}
+    env = {"PENSTOCK_SECRET_HOOK": HOOK_SECRET, "PENSTOCK_NOTIFY_NETWORKS": "127.0.0.0/8"}
     with Cluster(folder, replicas={"triggers": 2, "scheduler": 2, "cron": 2}, env=env) as running:
         running.source("flows.py", FLOWS)
         yield running
@@ -236,7 +236,7 @@ def test_every_failed_run_is_notified_despite_kills(cluster: Cluster) -> None:
     received: list[tuple[str, str]] = []
     with receiver(received) as port:
         url = f"http://127.0.0.1:{port}/"
-        rule = {"name": "hook", "kind": "webhook", "url": url, "secret_env": "PENSTOCK_HOOK_SECRET", "throttle": 0}
+        rule = {"name": "hook", "kind": "webhook", "url": url, "secret": "secret:hook", "throttle": 0}
         trigger = {"kind": "event", "name": "on", "types": ["com.acme.fail"], "inputs": {"n": "data.n"}}
         client.deployments.apply("notifying", {"pipeline": "failing", "triggers": [trigger], "notify": [rule]})
         for n in range(24):

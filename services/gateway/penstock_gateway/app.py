@@ -76,6 +76,7 @@ from penstock_gateway.lineage import routes as lineage_routes
 from penstock_gateway.lineage.emitter import LineageEmitter
 from penstock_gateway.metrics import routes as metric_routes
 from penstock_gateway.model_registration import routes as registration_routes
+from penstock_gateway.named_secrets import DeploymentSecrets
 from penstock_gateway.notifications import routes as notification_routes
 from penstock_gateway.notifications import sender as notification_sender
 from penstock_gateway.notifications.notifier import Notifier
@@ -344,7 +345,8 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     run_announcer = RunAnnouncer(context, log, versions, events)
     announcer = ModelAnnouncer(context, log, events)
 
-    sender = notification_sender.from_settings(settings)
+    deployment_secrets = DeploymentSecrets(secrets)
+    sender = notification_sender.from_settings(settings, deployment_secrets)
     named_tokens = Tokens(tokens)
     event_types = EventTypes(bus, context.log.warning)
     deployments = DeploymentLog(bus, source)
@@ -382,6 +384,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         backfills=BackfillLog(bus, source),
         evaluator=CelEvaluator(),
         sender=sender,
+        secrets=deployment_secrets,
         read_model=read_model,
         projector=projector,
         series=series,
@@ -412,7 +415,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         LinkPages(runs_of_all, Answers(log, runs_of_all), signer),
         questions,
         LimitsService(bus),
-        WebhookReceiver(deployments, events, context.log),
+        WebhookReceiver(deployments, events, deployment_secrets, context.log),
         announcer,
         run_announcer,
     )

@@ -1,59 +1,58 @@
-"""The secrets of webhooks and notifications: definitions name where they are, and only the gateway reads them."""
+"""The secrets of webhooks and notifications, which deployments refer to by name."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from penstock_adapters.secrets.resolver import Secrets
+from penstock_core.deployments import webhooks
 from penstock_core.deployments.definition import Problem, WebhookTrigger
 from penstock_core.deployments.notify_rules import NotifyRule
 from penstock_core.deployments.webhooks import UnusableSecretError
-from penstock_servicekit import process_secrets
-
-_LIMIT = 64 * 1024
-"""Largest file of a secret in bytes."""
-
-
-def read(user: WebhookTrigger | NotifyRule) -> bytes:
-    """Return the secret that a trigger or a rule names, as it is now.
-
-    Raises:
-        UnusableSecretError: it is not there. The message names the place, and has no part of the secret.
-    """
-    if user.secret_env:
-        found = process_secrets.taken().get(user.secret_env) or os.environ.get(user.secret_env)
-        if not found:
-            raise UnusableSecretError(f"the gateway has no environment variable {user.secret_env}")
-        return os.fsencode(found)
-    try:
-        data = _content(user.secret_file)
-    except OSError as error:
-        raise UnusableSecretError(f"the gateway cannot read {user.secret_file}: {error.strerror}") from error
-    return data.rstrip(b"\r\n")
+from penstock_core.errors import InputError
+from penstock_core.secrets import references
+from penstock_core.secrets.records import SecretError, SecretUser
 
 
-def _content(path: str) -> bytes:
-    """Return the content of a file. To open a FIFO would block until somebody writes into it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnusableSecretError(f"the gateway cannot use {path}: it is not a regular file")
-        return os.read(descriptor, _LIMIT)
-    finally:
-        os.close(descriptor)
+class DeploymentSecrets:
+    """Reads the secrets that deployments may use."""
 
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
 
-def check(user: WebhookTrigger | NotifyRule, usable: Callable[[bytes], object]) -> Iterator[Problem]:
-    """The problem of a secret that cannot be used now, with its field.
+    async def read(self, user: WebhookTrigger | NotifyRule, project: str, deployment: str) -> bytes:
+        """Return the secret that a trigger or a rule of a deployment refers to, as it is now.
 
-    Args:
-        user: names the secret.
-        usable: raises `UnusableSecretError` if a secret cannot be used.
-    """
-    if bool(user.secret_env) == bool(user.secret_file):
-        return  # the definition is invalid
-    try:
-        usable(read(user))
-    except UnusableSecretError as error:
-        yield "secret_env" if user.secret_env else "secret_file", str(error)
+        Raises:
+            UnusableSecretError: it does not exist, or the deployment may not use it. The message has no part of it.
+            UnavailableError: its source does not answer; trying again may help.
+        """
+        by = f"deployment {deployment}, {user.name}"
+        try:
+            reference = references.parse(user.secret)
+            found = await self._secrets.resolve(reference, SecretUser(project=project, deployment=deployment), by)
+        except (SecretError, InputError) as error:
+            raise UnusableSecretError(str(error)) from error
+        return found.value.encode()
+
+    async def problems(
+        self, user: WebhookTrigger | NotifyRule, project: str, deployment: str, usable: Callable[[bytes], object]
+    ) -> list[Problem]:
+        """Return the problem of a secret that cannot be used now, with its field.
+
+        Args:
+            user: refers to the secret.
+            project: of the deployment.
+            deployment: its name.
+            usable: raises `UnusableSecretError` if a secret cannot be used.
+
+        Raises:
+            UnavailableError: the source of the secret does not answer.
+        """
+        if [*webhooks.secret_problems(user.secret)]:
+            return []  # the definition is invalid
+        try:
+            usable(await self.read(user, project, deployment))
+        except UnusableSecretError as error:
+            return [("secret", str(error))]
+        return []

@@ -47,6 +47,7 @@ from penstock_gateway.events.event_types_service import EventTypeRegistry
 from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.model_registration.model_registration import ModelRegistration
+from penstock_gateway.named_secrets import DeploymentSecrets
 from penstock_gateway.notifications.rule_tests import RuleTests
 from penstock_gateway.notifications.sender import NotificationSender
 from penstock_gateway.partitions.backfills_service import Backfills
@@ -104,6 +105,7 @@ class SharedFeatures:
     backfills: BackfillLog
     evaluator: CelEvaluator
     sender: NotificationSender
+    secrets: DeploymentSecrets
     read_model: ReadModel
     projector: Projector
     series: Projector
@@ -155,6 +157,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         shared.pools,
         shared.evaluator,
         shared.sender,
+        shared.secrets,
         shared.tokens,
         event_types,
         project,

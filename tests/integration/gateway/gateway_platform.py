@@ -131,6 +131,13 @@ class Platform:
         return found
 
 
+def secret_file(platform: Platform, name: str) -> Path:
+    """Return where the operator provides a secret of the project `default`."""
+    folder = platform.root.with_name(f"{platform.root.name}-secrets") / "default"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
 async def runs(platform: Platform, deployment: str) -> list[RunRequested]:
     """Return the runs that a deployment started."""
     messages = await platform.bus.read(subjects.RUNS, subjects.requested_runs())

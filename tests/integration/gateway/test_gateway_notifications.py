@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email import message_from_bytes
-from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -17,7 +16,7 @@ import pytest
 import pytest_asyncio
 import standardwebhooks
 from aiosmtpd.smtp import SMTP
-from gateway_platform import Http, Platform, running
+from gateway_platform import Http, Platform, running, secret_file
 from pydantic import SecretStr
 
 from penstock_adapters.nats.event_stream import EventStream
@@ -110,8 +109,8 @@ async def receiver() -> AsyncGenerator[Receiver]:
 
 
 @pytest.fixture(autouse=True)
-def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK_SECRET", SECRET)
+def secrets(platform: Platform) -> None:
+    secret_file(platform, "hook").write_text(SECRET)
 
 
 async def until(read: Callable[[], Awaitable[T]], enough: Callable[[T], bool]) -> T:
@@ -145,7 +144,7 @@ async def decided(platform: Platform) -> None:
 
 def hook(receiver: Receiver, **more: Any) -> dict[str, Any]:
     url = f"http://127.0.0.1:{receiver.port}/hooks"
-    return {"name": "hook", "kind": "webhook", "url": url, "secret_env": "HOOK_SECRET", "throttle": 0, **more}
+    return {"name": "hook", "kind": "webhook", "url": url, "secret": "secret:hook", "throttle": 0, **more}
 
 
 async def deploy(http: Http, name: str, *rules: dict[str, Any]) -> None:
@@ -178,11 +177,9 @@ async def test_a_failed_run_and_its_recovery_are_notified_by_a_signed_webhook(
     assert SECRET.encode() not in b"".join(body for _, body in receiver.requests)
 
 
-async def test_a_message_to_slack(
-    platform: Platform, http: Http, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLACK_SECRET", f"http://127.0.0.1:{receiver.port}/services/T0/B0/secret")
-    rule = {"name": "chat", "kind": "slack", "secret_env": "SLACK_SECRET", "text": "{deployment}: {reason}"}
+async def test_a_message_to_slack(platform: Platform, http: Http, receiver: Receiver) -> None:
+    secret_file(platform, "slack").write_text(f"http://127.0.0.1:{receiver.port}/services/T0/B0/secret")
+    rule = {"name": "chat", "kind": "slack", "secret": "secret:slack", "text": "{deployment}: {reason}"}
     await deploy(http, "chatty", rule)
     await end_run(platform, "chatty", Outcome.FAILED, error="<!channel> & co")
     assert await received(receiver, 1) == [{"text": "chatty: &lt;!channel&gt; &amp; co"}]
@@ -326,11 +323,9 @@ async def test_events_of_users_about_penstock_are_not_believed(
     assert receiver.requests == []
 
 
-async def test_test_notifications(
-    platform: Platform, http: Http, receiver: Receiver, mailbox: Mailbox, tmp_path: Path
-) -> None:
-    (tmp_path / "secret").write_text(SECRET + "\n")
-    file = hook(receiver, name="file", secret_env="", secret_file=str(tmp_path / "secret"))
+async def test_test_notifications(platform: Platform, http: Http, receiver: Receiver, mailbox: Mailbox) -> None:
+    secret_file(platform, "of-a-file").write_text(SECRET + "\n")
+    file = hook(receiver, name="file", secret="secret:of-a-file")
     mail = {"name": "mail", "kind": "email", "to": ["nobody@example.com"]}
     await deploy(http, "tested", file, mail)
     answer = await http("POST", "/v1/deployments/tested/notifications/test")
@@ -347,9 +342,9 @@ async def test_test_notifications(
 @pytest.mark.parametrize(
     ("rule", "field"),
     [
-        ({"kind": "webhook", "url": "https://example.com", "secret_env": "NO_SUCH_SECRET"}, "notify[0].secret_env"),
-        ({"kind": "webhook", "url": "example.com", "secret_env": "HOOK_SECRET"}, "notify[0].url"),
-        ({"kind": "slack", "secret_env": "HOOK_SECRET"}, "notify[0].secret_env"),
+        ({"kind": "webhook", "url": "https://example.com", "secret": "secret:missing"}, "notify[0].secret"),
+        ({"kind": "webhook", "url": "example.com", "secret": "secret:hook"}, "notify[0].url"),
+        ({"kind": "slack", "secret": "secret:hook"}, "notify[0].secret"),
         ({"kind": "pager"}, "notify[0].kind"),
         ({"kind": "email", "to": ["ada@example.com"], "on": ["sometimes"]}, "notify[0].on.0"),
         ({"kind": "email", "to": ["ada@example.com"], "text": "{secret}"}, "notify[0].text"),

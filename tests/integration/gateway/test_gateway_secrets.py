@@ -93,6 +93,7 @@ async def test_setting_a_secret_is_audited_without_its_value(http: Http) -> None
 
 async def test_a_secret_belongs_to_its_project(http: Http) -> None:
     other = {"penstock-project": "other"}
+    assert (await http("PUT", "/v1/projects/other", {})).status in (200, 201)
     assert (await http("PUT", "/v1/secrets/mine", {"value": VALUE})).status == 200
     assert (await http("GET", "/v1/secrets", headers=other)).json() == {"secrets": []}
     assert (await http("GET", "/v1/secrets/mine", headers=other)).status == 404

@@ -9,13 +9,12 @@ import hmac
 import os
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import standardwebhooks
-from gateway_platform import Answer, Http, Platform, started
+from gateway_platform import Answer, Http, Platform, secret_file, started
 
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_core.pipeline.values import Inline
@@ -56,10 +55,9 @@ MERGE = {
 
 
 @pytest.fixture(autouse=True)
-def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GITHUB_SECRET", SECRET)
-    monkeypatch.setenv("GITLAB_TOKEN", "gitlab-token")
-    monkeypatch.setenv("STANDARD_SECRET", STANDARD)
+def secrets(platform: Platform) -> None:
+    for name, value in {"github": SECRET, "gitlab": "gitlab-token", "standard": STANDARD}.items():
+        secret_file(platform, name).write_text(value)
 
 
 async def deploy(http: Http, name: str, *hooks: dict[str, Any]) -> str:
@@ -118,7 +116,7 @@ async def explained(http: Http, answer: Answer) -> list[tuple[str, str]]:
 async def test_a_push_to_github_starts_a_run(platform: Platform, http: Http) -> None:
     hook = {
         "provider": "github",
-        "secret_env": "GITHUB_SECRET",
+        "secret": "secret:github",
         "events": ["push"],
         "filter": 'data.ref == "refs/heads/main"',
         "inputs": {"n": "size(data.commits)", "label": "data.repository.full_name"},
@@ -138,7 +136,7 @@ async def test_a_push_to_github_starts_a_run(platform: Platform, http: Http) -> 
 
 
 async def test_a_repeated_delivery_is_one_event(platform: Platform, http: Http) -> None:
-    hook = {"provider": "github", "secret_env": "GITHUB_SECRET"}
+    hook = {"provider": "github", "secret": "secret:github"}
     path = await deploy(http, "repeated", hook)
     answers = [await github(http, path, "push", PUSH, "same") for _ in range(3)]
     assert [answer.status for answer in answers] == [202, 200, 200]
@@ -148,7 +146,7 @@ async def test_a_repeated_delivery_is_one_event(platform: Platform, http: Http) 
 
 
 async def test_two_webhooks_of_a_repository_get_the_same_delivery(platform: Platform, http: Http) -> None:
-    hook = {"provider": "github", "secret_env": "GITHUB_SECRET"}
+    hook = {"provider": "github", "secret": "secret:github"}
     for name in ("first", "second"):
         path = await deploy(http, name, hook)
         assert (await github(http, path, "push", PUSH, "shared")).status == 202
@@ -157,7 +155,7 @@ async def test_two_webhooks_of_a_repository_get_the_same_delivery(platform: Plat
 
 
 async def test_a_form_of_github_is_read(http: Http) -> None:
-    path = await deploy(http, "formed", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    path = await deploy(http, "formed", {"provider": "github", "secret": "secret:github"})
     body = b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D"
     form = {"content-type": "application/x-www-form-urlencoded"}
     answer = await github(http, path, "push", body, "form", **form)
@@ -167,7 +165,7 @@ async def test_a_form_of_github_is_read(http: Http) -> None:
 
 
 async def test_what_is_not_signed_is_refused_and_not_stored(platform: Platform, http: Http) -> None:
-    path = await deploy(http, "strict-hook", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    path = await deploy(http, "strict-hook", {"provider": "github", "secret": "secret:github"})
     last = await newest(platform)
     wrong = [
         await github(http, path, "push", PUSH, "w-1", secret="guess"),
@@ -186,7 +184,7 @@ async def test_what_is_not_signed_is_refused_and_not_stored(platform: Platform, 
 
 
 async def test_a_large_push_is_stored_without_its_largest_fields(http: Http) -> None:
-    hook = {"provider": "github", "secret_env": "GITHUB_SECRET", "filter": 'data.ref == "refs/heads/main"'}
+    hook = {"provider": "github", "secret": "secret:github", "filter": 'data.ref == "refs/heads/main"'}
     path = await deploy(http, "large-push", hook)
     many = [{"id": f"{n:040}", "message": "x" * 200} for n in range(1000)]
     answer = await github(http, path, "push", PUSH | {"commits": many}, "large")
@@ -202,7 +200,7 @@ async def test_a_large_push_is_stored_without_its_largest_fields(http: Http) -> 
 
 
 async def test_a_merge_in_gitlab_starts_a_run(platform: Platform, http: Http) -> None:
-    hook = {"provider": "gitlab", "secret_env": "GITLAB_TOKEN", "events": ["merge_request.merge"]}
+    hook = {"provider": "gitlab", "secret": "secret:gitlab", "events": ["merge_request.merge"]}
     path = await deploy(http, "on-merge", hook)
     headers = {"x-gitlab-event": "Merge Request Hook", "x-gitlab-token": "gitlab-token", "idempotency-key": "k-1"}
     answers = [await http("POST", path, MERGE, token=None, headers=headers) for _ in range(2)]
@@ -213,7 +211,7 @@ async def test_a_merge_in_gitlab_starts_a_run(platform: Platform, http: Http) ->
 
 
 async def test_standard_webhooks_are_verified_and_deduplicated(platform: Platform, http: Http) -> None:
-    hook = {"provider": "standard", "secret_env": "STANDARD_SECRET", "filter": 'data.type == "dataset.ready"'}
+    hook = {"provider": "standard", "secret": "secret:standard", "filter": 'data.type == "dataset.ready"'}
     path = await deploy(http, "on-dataset", hook)
     data = {"type": "dataset.ready", "timestamp": "2026-11-30T10:00:00Z", "data": {"rows": 10}}
     assert [(await standard(http, path, data, "msg_1")).status for _ in range(2)] == [202, 200]
@@ -225,12 +223,12 @@ async def test_standard_webhooks_are_verified_and_deduplicated(platform: Platfor
     assert len(await started(platform, "on-dataset")) == 1
 
 
-async def test_any_sender_can_sign_with_hmac(platform: Platform, http: Http, tmp_path: Path) -> None:
-    file = tmp_path / "secret"
+async def test_any_sender_can_sign_with_hmac(platform: Platform, http: Http) -> None:
+    file = secret_file(platform, "acme")
     file.write_text("first\n")
     hook = {
         "provider": "hmac",
-        "secret_file": str(file),
+        "secret": "secret:acme",
         "header": "X-Acme",
         "algorithm": "sha512",
         "id_header": "X-Id",
@@ -254,22 +252,53 @@ async def test_any_sender_can_sign_with_hmac(platform: Platform, http: Http, tmp
 # ------------------------------------------------------------------------------------------------------------- triggers
 
 
-async def test_a_webhook_without_its_secret_cannot_be_deployed(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMPTY", "")
-    monkeypatch.setenv("NOT_BASE64", "it's not")
-    cases = {"UNKNOWN_VARIABLE": "no environment variable UNKNOWN_VARIABLE", "EMPTY": "EMPTY", "NOT_BASE64": "Base64"}
-    for variable, words in cases.items():
-        hook = {"kind": "webhook", "name": "w", "provider": "standard", "secret_env": variable}
+async def test_a_webhook_without_its_secret_cannot_be_deployed(platform: Platform, http: Http) -> None:
+    secret_file(platform, "not-base64").write_text("it's not")
+    cases = {
+        "secret:missing": "secret 'missing' does not exist in project 'default'",
+        "secret:not-base64": "Base64",
+        "it's not": "must be a reference such as 'secret:NAME'",
+        "PATH": "must be a reference",
+        "/etc/passwd": "must be a reference",
+        "secret:../default/github": "must be a reference",
+        "": "must be a reference",
+    }
+    for reference, words in cases.items():
+        hook = {"kind": "webhook", "name": "w", "provider": "standard", "secret": reference}
         body = {"definition": {"pipeline": "chain", "inputs": {"n": 1}, "triggers": [hook]}}
         answer = await http("PUT", "/v1/deployments/secretless", body)
-        assert (answer.status, answer.fields) == (422, {"triggers[0].secret_env"}), answer.body
+        assert (answer.status, answer.fields) == (422, {"triggers[0].secret"}), answer.body
         assert words in answer.json()["detail"]
         assert "it's not" not in answer.json()["detail"]
 
 
+async def test_a_secret_of_the_store_is_for_the_deployments_that_it_names(http: Http) -> None:
+    assert (await http("PUT", "/v1/secrets/hub", {"value": SECRET})).status == 200
+    hook = {"provider": "github", "secret": "secret:hub"}
+    path = await deploy(http, "allowed-hook", hook)
+    assert (await github(http, path, "push", PUSH, "t-1")).status == 202
+    assert (await http("PUT", "/v1/secrets/hub/users", {"deployments": ["other"]})).status == 200
+    assert (await github(http, path, "push", PUSH, "t-2")).status == 503
+    body = {
+        "definition": {
+            "pipeline": "chain",
+            "triggers": [{"kind": "webhook", "name": "w", "inputs": {"n": "1"}, **hook}],
+        }
+    }
+    answer = await http("PUT", "/v1/deployments/allowed-hook", body)
+    assert answer.status == 422 and "may not be used by deployment 'allowed-hook'" in answer.json()["detail"]
+    assert (await http("PUT", "/v1/secrets/hub/users", {"deployments": ["allowed-hook"]})).status == 200
+    assert (await github(http, path, "push", PUSH, "t-3")).status == 202
+    assert (await http("PUT", "/v1/secrets/hub", {"value": "another-secret"})).status == 200
+    assert (await github(http, path, "push", PUSH, "t-4")).status == 401
+    assert (await github(http, path, "push", PUSH, "t-4", secret="another-secret")).status == 202
+    assert (await http("GET", "/v1/secrets/hub")).json()["last_used_by"] == "deployment allowed-hook, hook-0"
+    assert (await http("DELETE", "/v1/secrets/hub")).status == 204
+
+
 async def test_several_webhooks_of_a_deployment_have_their_own_paths(platform: Platform, http: Http) -> None:
-    hub = {"provider": "github", "secret_env": "GITHUB_SECRET"}
-    lab = {"provider": "gitlab", "secret_env": "GITLAB_TOKEN"}
+    hub = {"provider": "github", "secret": "secret:github"}
+    lab = {"provider": "gitlab", "secret": "secret:gitlab"}
     path = await deploy(http, "several", hub, lab)
     assert (await github(http, path, "push", PUSH, "s-1")).status == 401
     assert (await github(http, f"{path}/hook-0", "push", PUSH, "s-1")).status == 202
@@ -280,7 +309,7 @@ async def test_several_webhooks_of_a_deployment_have_their_own_paths(platform: P
 
 
 async def test_nobody_finds_out_which_deployments_have_webhooks(platform: Platform, http: Http) -> None:
-    path = await deploy(http, "hidden-hook", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    path = await deploy(http, "hidden-hook", {"provider": "github", "secret": "secret:github"})
     await http("PUT", "/v1/deployments/without-hook", {"definition": {"pipeline": "chain", "inputs": {"n": 1}}})
     large = {"content-length": str(BODY_LIMIT + 1)}
     known = [await http("POST", path, PUSH, token=None), await http("POST", path, headers=large, token=None)]
@@ -291,18 +320,19 @@ async def test_nobody_finds_out_which_deployments_have_webhooks(platform: Platfo
     assert [one.status for one in known] == [401, 413]
 
 
-async def test_a_secret_that_is_no_regular_file_is_refused_at_once(http: Http, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    for place in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
-        hook = {"kind": "webhook", "name": "w", "provider": "github", "secret_file": str(place)}
+async def test_a_secret_that_is_no_regular_file_is_refused_at_once(platform: Platform, http: Http) -> None:
+    os.mkfifo(secret_file(platform, "fifo"))
+    secret_file(platform, "folder").mkdir()
+    for name in ("fifo", "folder"):
+        hook = {"kind": "webhook", "name": "w", "provider": "github", "secret": f"secret:{name}"}
         body = {"definition": {"pipeline": "chain", "inputs": {"n": 1}, "triggers": [hook]}}
         answer = await asyncio.wait_for(http("PUT", "/v1/deployments/piped", body), 20)
-        assert (answer.status, answer.fields) == (422, {"triggers[0].secret_file"}), answer.body
+        assert (answer.status, answer.fields) == (422, {"triggers[0].secret"}), answer.body
         assert "not a regular file" in answer.json()["detail"]
 
 
 async def test_a_paused_deployment_receives_webhooks_and_starts_nothing(platform: Platform, http: Http) -> None:
-    path = await deploy(http, "paused-hook", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    path = await deploy(http, "paused-hook", {"provider": "github", "secret": "secret:github"})
     await http("POST", "/v1/deployments/paused-hook/pause", {})
     answer = await github(http, path, "push", PUSH, "p-1")
     assert answer.status == 202
@@ -310,7 +340,7 @@ async def test_a_paused_deployment_receives_webhooks_and_starts_nothing(platform
 
 
 async def test_the_secret_is_in_no_answer_and_no_fact(platform: Platform, http: Http) -> None:
-    path = await deploy(http, "discreet", {"provider": "github", "secret_env": "GITHUB_SECRET"})
+    path = await deploy(http, "discreet", {"provider": "github", "secret": "secret:github"})
     await github(http, path, "push", PUSH, "q-1")
     await started(platform, "discreet")
     texts = [(await http("GET", "/v1/deployments/discreet")).body, (await http("GET", "/v1/events")).body]

@@ -167,7 +167,7 @@ def due(**fields: str) -> NotificationDue:
 
 
 def test_values_of_a_message_to_slack_are_escaped_and_those_of_the_template_are_not() -> None:
-    rule = NotifyRule(name="chat", kind=NotifyKind.SLACK, secret_env="URL", text="<!here> {reason}")
+    rule = NotifyRule(name="chat", kind=NotifyKind.SLACK, secret="secret:url", text="<!here> {reason}")
     found = notifications.slack_body(due(reason="<!channel> a & b"), rule)
     assert found == {"text": "<!here> &lt;!channel&gt; a &amp; b"}
 
@@ -190,7 +190,7 @@ def test_texts_are_bounded() -> None:
 
 
 def test_the_body_of_a_webhook() -> None:
-    rule = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com", secret_env="KEY")
+    rule = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com", secret="secret:key")
     body = notifications.webhook_body(due(reason="it broke"), rule, "2026-01-01T00:00:00.000Z")
     assert body["type"] == "penstock.notification.failed.v1"
     assert body["data"]["version"] == 3
@@ -233,8 +233,8 @@ def test_whatever_the_template_it_is_refused_or_rendered(template: str) -> None:
         render(template, dict.fromkeys(FIELDS, "x"))
 
 
-HOOK = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com/x", secret_env="KEY")
-SLACK = NotifyRule(name="chat", kind=NotifyKind.SLACK, secret_file="/run/secrets/slack")
+HOOK = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com/x", secret="secret:key")
+SLACK = NotifyRule(name="chat", kind=NotifyKind.SLACK, secret="secret:slack")
 
 
 def test_valid_rules() -> None:
@@ -255,8 +255,8 @@ def test_valid_rules() -> None:
         (replace(HOOK, url="https://a:b@example.com"), "url", "must not contain a user"),
         (replace(HOOK, url="https://example.com/\r\nx"), "url", "ASCII"),
         (replace(HOOK, url="https://example.com:99999"), "url", "is not a URL"),
-        (replace(HOOK, secret_env=""), "secret_env", "name the environment variable"),
-        (replace(HOOK, secret_env="whsec_abc="), "secret_env", "not the secret itself"),
+        (replace(HOOK, secret=""), "secret", "must be a reference"),
+        (replace(HOOK, secret="whsec_abc="), "secret", "not the secret itself"),
         (replace(HOOK, to=("ada@example.com",)), "to", "does not apply to webhook"),
         (replace(SLACK, url="https://hooks.slack.com/x"), "url", "put the URL into the secret"),
     ],

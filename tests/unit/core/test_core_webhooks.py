@@ -225,14 +225,12 @@ def test_a_large_payload_loses_its_largest_members(data: dict[str, str], limit: 
 
 def test_wrong_options_of_a_webhook_are_named() -> None:
     def wrong(**more: Any) -> set[str]:
-        trigger = WebhookTrigger(name="webhook", **{"provider": Provider.GITHUB, "secret_env": "SECRET", **more})
+        trigger = WebhookTrigger(name="webhook", **{"provider": Provider.GITHUB, "secret": "secret:hook", **more})
         return {path.partition(".")[2] for path, _ in problems(Definition(pipeline="p", triggers=(trigger,)))}
 
     assert wrong() == set()
-    assert wrong(secret_env="") == {"secret_env"}
-    assert wrong(secret_file="/run/secret") == {"secret_env"}
-    assert wrong(secret_env="s3cret value") == {"secret_env"}
-    assert wrong(secret_env="", secret_file="secret") == {"secret_file"}
+    for secret in ("", "s3cret value", "/run/secret", "HOOK_SECRET", "secret:a/b"):
+        assert wrong(secret=secret) == {"secret"}
     assert wrong(events=("push", "a b")) == {"events"}
     assert wrong(provider=Provider.STANDARD, events=("push",)) == {"events"}
     assert wrong(header="x", algorithm="md5") == {"header", "algorithm"}

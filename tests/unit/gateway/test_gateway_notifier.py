@@ -15,7 +15,7 @@ from penstock_gateway.notifications.notifier import Notifier
 from penstock_gateway.notifications.sender import NotSentError
 from penstock_servicekit.durable_worker import RetryLaterError
 
-RULE = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com", secret_env="S")
+RULE = NotifyRule(name="hook", kind=NotifyKind.WEBHOOK, url="https://example.com", secret="secret:s")
 DUE = notifications.example("default", "nightly", "train", "deployment", RULE, 0.0)
 
 

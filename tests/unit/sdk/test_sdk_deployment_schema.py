@@ -31,9 +31,11 @@ def one(**more: Any) -> dict[str, Any]:
         one(triggers=[{"on": "com.acme.*", "key": "data.customer", "debounce": "5m"}]),
         one(triggers=[{"on": ["a", "b"], "all_of": True, "within": 60, "inputs": {"n": "data.n"}}]),
         one(triggers=[{"on": "a", "inputs": "data", "filter": "data.x > 1"}]),
-        one(triggers=[{"webhook": "github", "secret_env": "SECRET", "events": "push"}]),
+        one(triggers=[{"webhook": "github", "secret": "secret:hub", "events": "push"}]),
         one(late={"after": "2h", "by": "07:00", "tz": "Europe/Paris"}),
-        one(notify=[{"kind": "email", "to": "ada@example.com", "on": "failed"}, {"kind": "slack", "secret_env": "X"}]),
+        one(
+            notify=[{"kind": "email", "to": "ada@example.com", "on": "failed"}, {"kind": "slack", "secret": "secret:x"}]
+        ),
         one(notify=[{"kind": "webhook", "url": "https://example.com", "on": ["late", "drift"], "throttle": "1h"}]),
         one(triggers=[{"endpoint": True, "wait": "10s", "rate": 5.5}]),
         one(partitions={"by": "day", "start": "2026-01-31", "tz": "Europe/Paris", "inputs": {"day": "key"}}),

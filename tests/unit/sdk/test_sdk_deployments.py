@@ -136,11 +136,11 @@ def test_an_endpoint_has_a_wait_and_limits() -> None:
 
 
 def test_a_webhook_names_its_sender_and_where_its_secret_is() -> None:
-    hook = Webhook("github", secret_env="SECRET", events="push", inputs={"url": "data.ref"}, debounce="1m")
+    hook = Webhook("github", secret="secret:hub", events="push", inputs={"url": "data.ref"}, debounce="1m")
     [trigger] = training.deploy("pushed", triggers=[hook]).definition()["triggers"]
     assert (trigger["kind"], trigger["provider"], trigger["events"]) == ("webhook", "github", ["push"])
     assert trigger["window"] == {"kind": "debounce", "seconds": 60.0, "count": 0}
-    yaml = {"webhook": "github", "secret_env": "SECRET", "events": ["push"], "inputs": {"url": "data.ref"}}
+    yaml = {"webhook": "github", "secret": "secret:hub", "events": ["push"], "inputs": {"url": "data.ref"}}
     written = deployments.from_mapping("pushed", {"pipeline": "training", "triggers": [{**yaml, "debounce": "1m"}]})
     assert written["triggers"] == [trigger]
     [parsed] = parse_definition(written).triggers

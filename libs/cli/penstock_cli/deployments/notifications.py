@@ -40,7 +40,6 @@ def test(
 
 def describe(rule: dict[str, Any]) -> str:
     """A rule in a few words."""
-    secret = rule["secret_env"] or rule["secret_file"]
-    target = rule["url"] or ", ".join(rule["to"]) or f"the URL in {secret}"
+    target = rule["url"] or ", ".join(rule["to"]) or f"the URL in {rule['secret']}"
     throttle = f", repeated after {format_duration(rule['throttle'])}" if rule["throttle"] else ""
     return f"{rule['name']}: {rule['kind']} to {target} on {', '.join(rule['on'])}{throttle}"

@@ -185,7 +185,7 @@ class WebhookTrigger:
 
     Attributes:
         provider: who sends them.
-        secret_env, secret_file: where the gateway finds the secret: the name of an environment variable or of a file.
+        secret: reference to the secret, such as `secret:github`.
         events: the provider's events that start runs, such as `push` or `release.published`; empty: all.
         header, algorithm: of `hmac`: the header with the signature, and the hash function.
         id_header: of `hmac`: the header with the id of a delivery; empty: each delivery is an event of its own.
@@ -195,8 +195,7 @@ class WebhookTrigger:
     name: str
     provider: Provider
     kind: Literal["webhook"] = "webhook"
-    secret_env: str = ""
-    secret_file: str = ""
+    secret: str = ""
     events: tuple[str, ...] = ()
     header: str = ""
     algorithm: str = "sha256"

@@ -176,7 +176,7 @@ def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
 
 
 def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
-    yield from webhooks.secret_place_problems(trigger.secret_env, trigger.secret_file)
+    yield from webhooks.secret_problems(trigger.secret)
     for event in trigger.events:
         if trigger.provider not in webhooks.TYPED:
             yield "events", f"a {trigger.provider.value} webhook has no types of events: use a filter"

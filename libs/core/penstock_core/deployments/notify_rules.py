@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from penstock_core import ids
-from penstock_core.deployments.webhooks import secret_place_problems
+from penstock_core.deployments.webhooks import secret_problems
 from penstock_core.errors import InvalidIdError
 from penstock_core.frozen import frozen
 
@@ -88,8 +88,8 @@ class NotifyRule:
         name: names the rule within its deployment.
         on: what is notified.
         url: of `webhook`: where it is sent.
-        secret_env, secret_file: where the gateway finds the secret: the name of an environment variable or of a file.
-            Of `webhook` it signs the requests; of `slack` it is the URL.
+        secret: reference to the secret, such as `secret:slack`. Of `webhook` it signs the requests; of `slack` it is
+            the URL.
         to: of `email`: the addresses.
         subject: template of the subject of e-mails; empty: a default.
         text: template of the text; empty: a default.
@@ -100,8 +100,7 @@ class NotifyRule:
     kind: NotifyKind
     on: tuple[NotifyOn, ...] = DEFAULT_ON
     url: str = ""
-    secret_env: str = ""
-    secret_file: str = ""
+    secret: str = ""
     to: tuple[str, ...] = ()
     subject: str = ""
     text: str = ""
@@ -136,11 +135,11 @@ def _rule_problems(rule: NotifyRule) -> Iterator[_Problem]:
 
 def _target_problems(rule: NotifyRule) -> Iterator[_Problem]:
     taken = {
-        NotifyKind.WEBHOOK: ("url", "secret_env", "secret_file"),
-        NotifyKind.SLACK: ("secret_env", "secret_file"),
+        NotifyKind.WEBHOOK: ("url", "secret"),
+        NotifyKind.SLACK: ("secret",),
         NotifyKind.EMAIL: ("to", "subject"),
     }[rule.kind]
-    for field in ("url", "secret_env", "secret_file", "to", "subject"):
+    for field in ("url", "secret", "to", "subject"):
         if getattr(rule, field) and field not in taken:
             advice = ": put the URL into the secret, because it lets anybody post" if field == "url" else ""
             yield field, f"does not apply to {rule.kind.value}{advice}"
@@ -155,7 +154,7 @@ def _target_problems(rule: NotifyRule) -> Iterator[_Problem]:
         problem = url_problem(rule.url)
         if problem:
             yield "url", problem
-    yield from secret_place_problems(rule.secret_env, rule.secret_file)
+    yield from secret_problems(rule.secret)
 
 
 def url_problem(url: str) -> str:

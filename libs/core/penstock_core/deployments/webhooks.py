@@ -12,12 +12,13 @@ import enum
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 from penstock_core.errors import PenstockError
 from penstock_core.frozen import frozen
+from penstock_core.secrets import references
+from penstock_core.secrets.references import InvalidReferenceError
 
 RECEIVED = "penstock.webhook.received.v1"
 """Type of the events of webhooks whose senders have no types of their own."""
@@ -29,7 +30,6 @@ ALGORITHMS = ("sha256", "sha512", "sha1")
 DEFAULT_HEADER = "x-signature"
 
 _WORD = 100
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 
 
 class Provider(enum.StrEnum):
@@ -107,14 +107,12 @@ def check_secret(how: Verification, secret: bytes) -> None:
     verify(how, secret, {}, b"", 0.0)
 
 
-def secret_place_problems(secret_env: str, secret_file: str) -> Iterator[tuple[str, str]]:
-    """What is wrong in where a secret is, with the field."""
-    if bool(secret_env) == bool(secret_file):
-        yield "secret_env", "name the environment variable (secret_env) or the file (secret_file) of the secret"
-    if secret_env and not _VARIABLE.match(secret_env):
-        yield "secret_env", "must be the name of an environment variable of the gateway, not the secret itself"
-    if secret_file and not secret_file.startswith("/"):
-        yield "secret_file", "must be an absolute path on the machine of the gateway"
+def secret_problems(secret: str) -> Iterator[tuple[str, str]]:
+    """What is wrong in a reference to a secret, with its field."""
+    try:
+        references.parse(secret)
+    except InvalidReferenceError as error:
+        yield "secret", str(error)
 
 
 def sign(secret: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:

@@ -159,8 +159,7 @@ class Webhook:
 
     Attributes:
         provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac` (any sender that signs with HMAC).
-        secret_env: name of the environment variable of the gateway that has the secret.
-        secret_file: absolute path of a file on the gateway's machine that has it, instead.
+        secret: reference to the secret, such as "secret:github".
         events: of GitHub and GitLab: those that start runs, such as "push" or "release.published"; default: all.
         header: of `hmac`: the header with the signature, in hexadecimal or Base64; default `X-Signature`.
         algorithm: of `hmac`: `sha256`, `sha512` or `sha1`.
@@ -170,8 +169,7 @@ class Webhook:
     """
 
     provider: str
-    secret_env: str = ""
-    secret_file: str = ""
+    secret: str = ""
     events: str | Sequence[str] = ()
     header: str = ""
     algorithm: str = "sha256"
@@ -193,8 +191,7 @@ class Webhook:
             "kind": "webhook",
             "name": self.name or name,
             "provider": self.provider,
-            "secret_env": self.secret_env,
-            "secret_file": self.secret_file,
+            "secret": self.secret,
             "events": [self.events] if isinstance(self.events, str) else list(self.events),
             "header": self.header,
             "algorithm": self.algorithm,

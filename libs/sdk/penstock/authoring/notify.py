@@ -21,9 +21,8 @@ class Notify:
         kind: `webhook` (signed as Standard Webhooks says), `slack` (or a chat that takes the same) or `email`.
         on: what is notified: "failed", "late", "recovered", "succeeded", "drift"; default: the first three.
         url: of `webhook`: where it is sent.
-        secret_env: name of the environment variable of the gateway that has the secret: of `webhook` the key that signs
-            requests, of `slack` the URL.
-        secret_file: absolute path of a file on the gateway's machine that has it, instead.
+        secret: reference to the secret, such as "secret:slack": of `webhook` the key that signs requests, of `slack`
+            the URL.
         to: of `email`: one or several addresses.
         subject: of `email`: the subject, a template such as "{deployment} failed"; default: a sentence for each `on`.
         text: the text, a template such as "{run}: {reason}"; default: a sentence for each `on`.
@@ -34,8 +33,7 @@ class Notify:
     kind: str
     on: str | Sequence[str] = tuple(one.value for one in DEFAULT_ON)
     url: str = ""
-    secret_env: str = ""
-    secret_file: str = ""
+    secret: str = ""
     to: str | Sequence[str] = ()
     subject: str = ""
     text: str = ""
@@ -49,8 +47,7 @@ class Notify:
             "kind": self.kind,
             "on": _listed(self.on),
             "url": self.url,
-            "secret_env": self.secret_env,
-            "secret_file": self.secret_file,
+            "secret": self.secret,
             "to": _listed(self.to),
             "subject": self.subject,
             "text": self.text,

@@ -40,11 +40,11 @@ from penstock_core.deployments.state import Actor, Deployment, NoDeploymentError
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Port
 from penstock_core.pipeline.values import Stored
-from penstock_gateway import named_secrets
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.events.event_types_service import EventTypeRegistry
+from penstock_gateway.named_secrets import DeploymentSecrets
 from penstock_gateway.notifications.sender import NotificationSender
 from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
@@ -73,6 +73,7 @@ class Deployments:
         pools: KnownPools,
         evaluator: CelEvaluator,
         sender: NotificationSender,
+        secrets: DeploymentSecrets,
         tokens: Tokens,
         event_types: EventTypeRegistry,
         project: str,
@@ -85,6 +86,7 @@ class Deployments:
         self._pools = pools
         self._evaluator = evaluator
         self._sender = sender
+        self._secrets = secrets
         self._tokens = tokens
         self._event_types = event_types
 
@@ -236,14 +238,16 @@ class Deployments:
             problems += [(f"{at}.{path}", message) for path, message in self._expression_problems(trigger)]
             if isinstance(trigger, WebhookTrigger):
                 usable = partial(webhooks.check_secret, trigger.verification)
-                problems += [(f"{at}.{field}", message) for field, message in named_secrets.check(trigger, usable)]
+                found = await self._secrets.problems(trigger, self.project, name, usable)
+                problems += [(f"{at}.{field}", message) for field, message in found]
             if isinstance(trigger, CronTrigger):
                 problems += [(f"{at}.{field}", message) for field, message in cron_expressions.check(trigger)]
         if definition.late is not None:
             zone = cron_expressions.check(CronTrigger(name="late", cron="@daily", tz=definition.late.tz))
             problems += [(f"late.{field}", message) for field, message in zone]
         for n, rule in enumerate(definition.notify):
-            problems += [(f"notify[{n}].{field}", message) for field, message in self._sender.check(rule)]
+            found = await self._sender.problems(rule, self.project, name)
+            problems += [(f"notify[{n}].{field}", message) for field, message in found]
         if problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
         version = await self._versions.get(definition.pipeline, definition.version or candidate)

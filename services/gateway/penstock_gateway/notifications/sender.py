@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import orjson
@@ -16,10 +16,10 @@ from penstock_core.deployments import webhooks
 from penstock_core.deployments.definition import Problem
 from penstock_core.deployments.notify_rules import NotifyKind, NotifyRule, url_problem
 from penstock_core.deployments.webhooks import UnusableSecretError
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.notifications import NotificationDue
 from penstock_core.version import VERSION
-from penstock_gateway import named_secrets
+from penstock_gateway.named_secrets import DeploymentSecrets
 from penstock_gateway.settings import GatewaySettings
 
 _MAIL_TIMEOUT = 60.0
@@ -38,7 +38,7 @@ class NotificationSettingsError(PenstockError):
     """A setting of notifications is invalid. The message does not contain a password."""
 
 
-def from_settings(settings: GatewaySettings) -> NotificationSender:
+def from_settings(settings: GatewaySettings, secrets: DeploymentSecrets) -> NotificationSender:
     """Return a sender as the gateway is configured.
 
     Raises:
@@ -53,18 +53,24 @@ def from_settings(settings: GatewaySettings) -> NotificationSender:
         networks = parse_networks(settings.notify_networks)
     except ValueError as error:
         raise NotificationSettingsError(f"PENSTOCK_NOTIFY_NETWORKS: {error}") from error
-    return NotificationSender(PublicHttp(networks), mail, settings.mail_from)
+    return NotificationSender(PublicHttp(networks), mail, settings.mail_from, secrets)
 
 
 class NotificationSender:
     """Sends notifications. `mail` is None if the platform has no SMTP server."""
 
     def __init__(
-        self, http: PublicHttp, mail: MailServer | None, mail_from: str, clock: Callable[[], float] = time.time
+        self,
+        http: PublicHttp,
+        mail: MailServer | None,
+        mail_from: str,
+        secrets: DeploymentSecrets,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
         self._mail = mail
         self._from = mail_from
+        self._secrets = secrets
         self._clock = clock
 
     async def send(self, due: NotificationDue, rule: NotifyRule) -> list[str]:
@@ -77,29 +83,35 @@ class NotificationSender:
             match rule.kind:
                 case NotifyKind.WEBHOOK:
                     body = orjson.dumps(notifications.webhook_body(due, rule, _rfc3339(due.at)))
-                    signed = webhooks.sign(named_secrets.read(rule), due.id, int(self._clock()), body)
+                    signed = webhooks.sign(await self._secret(due, rule), due.id, int(self._clock()), body)
                     await self._post(rule.url, signed, body)
                 case NotifyKind.SLACK:
-                    await self._post(
-                        _slack_url(named_secrets.read(rule)), {}, _json(notifications.slack_body(due, rule))
-                    )
+                    url = _slack_url(await self._secret(due, rule))
+                    await self._post(url, {}, _json(notifications.slack_body(due, rule)))
                 case NotifyKind.EMAIL:
                     return await self._send_mail(due, rule)
-        except UnusableSecretError as error:
+        except (UnusableSecretError, UnavailableError) as error:
             raise NotSentError(str(error)) from error
         return []
 
-    def check(self, rule: NotifyRule) -> Iterator[Problem]:
-        """What the platform lacks to send notifications of a rule, with its field."""
+    async def _secret(self, due: NotificationDue, rule: NotifyRule) -> bytes:
+        return await self._secrets.read(rule, due.project, due.deployment)
+
+    async def problems(self, rule: NotifyRule, project: str, deployment: str) -> list[Problem]:
+        """Return what the platform lacks to send notifications of a rule of a deployment, with its field.
+
+        Raises:
+            UnavailableError: the source of a secret does not answer.
+        """
         match rule.kind:
             case NotifyKind.WEBHOOK:
-                yield from named_secrets.check(rule, webhooks.standard_key)
+                return await self._secrets.problems(rule, project, deployment, webhooks.standard_key)
             case NotifyKind.SLACK:
-                yield from named_secrets.check(rule, _slack_url)
+                return await self._secrets.problems(rule, project, deployment, _slack_url)
             case NotifyKind.EMAIL if self._mail is None:
-                yield "kind", "the platform sends no e-mails: set PENSTOCK_SMTP_URL of the gateway"
+                return [("kind", "the platform sends no e-mails: set PENSTOCK_SMTP_URL of the gateway")]
             case NotifyKind.EMAIL:
-                pass
+                return []
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         named = {**headers, "content-type": "application/json", "user-agent": f"Penstock/{VERSION}"}

@@ -19,9 +19,9 @@ from penstock_core.deployments.definition import WebhookTrigger, event_subject
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.webhooks import InvalidDeliveryError, UnusableSecretError
 from penstock_core.errors import UnavailableError
-from penstock_gateway import named_secrets
 from penstock_gateway.errors import UnprocessableError, UnverifiedError
 from penstock_gateway.http import bodies
+from penstock_gateway.named_secrets import DeploymentSecrets
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -29,8 +29,15 @@ _FORM = "application/x-www-form-urlencoded"
 class WebhookReceiver:
     """See the module."""
 
-    def __init__(self, deployments: DeploymentLog, events: EventStream, logger: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        deployments: DeploymentLog,
+        events: EventStream,
+        secrets: DeploymentSecrets,
+        logger: FilteringBoundLogger,
+    ) -> None:
         self._deployments = deployments
+        self._secrets = secrets
         self._events = events
         self._logger = logger
 
@@ -72,7 +79,8 @@ class WebhookReceiver:
         if trigger is None:
             raise _unverified()
         try:
-            verified = webhooks.verify(trigger.verification, named_secrets.read(trigger), headers, body, time.time())
+            secret = await self._secrets.read(trigger, project, deployment)
+            verified = webhooks.verify(trigger.verification, secret, headers, body, time.time())
         except UnusableSecretError as error:
             self._logger.error(
                 "the secret of a webhook cannot be used", deployment=deployment, trigger=trigger.name, error=str(error)
