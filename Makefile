@@ -86,8 +86,8 @@ wheels: $(STAMP) ## Build the wheels of penstock and penstock-platform into dist
 
 compose-env: .env ## Create .env with random secrets for docker-compose.yml, once
 
-.env:
-	@umask 077 && $(PYTHON) deploy/compose/env.py > .env.part && mv .env.part .env
+.env: | $(STAMP)
+	@umask 077 && $(BIN)/python deploy/compose/env.py > .env.part && mv .env.part .env
 
 images: .env ## Build the images of docker-compose.yml
 	@docker compose --profile client build

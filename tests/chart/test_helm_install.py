@@ -14,6 +14,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import yaml
 
 kubernetes = pytest.importorskip("kubernetes")
 
+from penstock_adapters.nats.auth import generated  # noqa: E402
 from penstock_testkit.servers.child import Child  # noqa: E402 - after the check that the client is installed
 from penstock_testkit.servers.kubernetes import until  # noqa: E402
 
@@ -76,9 +78,12 @@ class Release:
     def create(self) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.core.create_namespace({"metadata": {"name": self.namespace, "labels": labels}})
-        names = ("token", "nats-token", "postgresql-password", "s3-access-key", "s3-secret-key")
+        names = ("token", "postgresql-password", "s3-access-key", "s3-secret-key")
         data = {name: base64.b64encode(f"t{secrets.token_hex(16)}".encode()).decode() for name in names}
         self.core.create_namespaced_secret(self.namespace, {"metadata": {"name": "penstock"}, "data": data})
+        with tempfile.TemporaryDirectory() as folder:
+            keys = {file.name: base64.b64encode(file.read_bytes()).decode() for file in generated.write(Path(folder))}
+        self.core.create_namespaced_secret(self.namespace, {"metadata": {"name": "penstock-nats"}, "data": keys})
         files = {"slow.py": PIPELINE}
         self.core.create_namespaced_config_map(self.namespace, {"metadata": {"name": "project"}, "data": files})
 

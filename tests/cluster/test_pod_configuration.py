@@ -51,7 +51,8 @@ def test_a_command_that_does_not_exist_says_so(platform: Platform) -> None:
 
 
 def test_a_missing_secret_says_so(platform: Platform) -> None:
-    platform.configure(nats={"name": "no-such-secret", "key": "url"})
+    reference = {"secretKeyRef": {"name": "no-such-secret", "key": "password"}}
+    platform.configure(env=[{"name": "DB_PASSWORD", "valueFrom": reference}])
     found = platform.error(platform.start("naps"))
     assert found.type == "ContainerFailed" and "no-such-secret" in found.message, found
 

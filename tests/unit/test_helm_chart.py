@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock_adapters.nats.auth import generated
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/penstock"
 SERVICES = {"gateway", "scheduler", "triggers", "cron", "builder", "artifacts", "executor"}
 HELM = shutil.which("helm", path=os.pathsep.join([os.environ.get("PENSTOCK_TEST_TOOLS", ""), os.environ["PATH"]]))
 TRIAL = ("s3.enabled=true", "postgresql.enabled=true")
-ARGO = ("executor.adapter=argo", "executor.argo.natsSecret.name=nats-of-steps", "executor.argo.namespace=steps")
+ARGO = ("executor.adapter=argo", "executor.argo.namespace=steps")
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="no executable 'helm' on PATH or in PENSTOCK_TEST_TOOLS")
 
@@ -81,21 +83,47 @@ def test_all_pods_pass_the_restricted_standard(values: tuple[str, ...]) -> None:
 def test_only_references_to_secrets() -> None:
     for workload in of_kind(render(*TRIAL), "Deployment", "StatefulSet").values():
         for name, value in environment(workload).items():
-            if any(word in name for word in ("TOKEN", "PASSWORD", "SECRET", "ACCESS_KEY")):
-                assert value["secretKeyRef"]["name"] == "penstock", name
+            if any(word in name for word in ("TOKEN", "PASSWORD", "SECRET", "ACCESS_KEY", "SEED")):
+                own = "penstock-nats" if "SEED" in name or name == "ROUTES_PASSWORD" else "penstock"
+                assert value["secretKeyRef"]["name"] == own, name
 
 
 def test_credentials_are_where_they_are_used_alone() -> None:
     workloads = of_kind(render(*TRIAL), "Deployment")
     having = {
         word: {name for name, workload in workloads.items() if any(word in key for key in environment(workload))}
-        for word in ("S3_SECRET_KEY", "DATABASE_URL", "PENSTOCK_TOKEN")
+        for word in ("S3_SECRET_KEY", "DATABASE_URL", "PENSTOCK_TOKEN", "ISSUER_SEED")
     }
     assert having == {
         "S3_SECRET_KEY": {"penstock-artifacts"},
         "DATABASE_URL": {"penstock-gateway"},
         "PENSTOCK_TOKEN": {"penstock-gateway"},
+        "ISSUER_SEED": {"penstock-gateway"},
     }
+
+
+def test_each_service_has_its_own_key_for_nats() -> None:
+    workloads = of_kind(render(*TRIAL), "Deployment")
+    for service in SERVICES:
+        seed = environment(workloads[f"penstock-{service}"])["PENSTOCK_NATS_SEED"]
+        assert seed == {"secretKeyRef": {"name": "penstock-nats", "key": f"{service}.nk"}}
+        assert service in generated.SERVICES
+
+
+def test_no_credential_is_in_the_arguments_of_a_container() -> None:
+    for workload in of_kind(render(*TRIAL), "StatefulSet", "Deployment").values():
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            assert "$(" not in " ".join([*container.get("command", []), *container.get("args", [])])
+
+
+def test_nats_has_the_generated_accounts_and_routes() -> None:
+    objects = render()
+    config = of_kind(objects, "ConfigMap")["penstock-nats"]["data"]["nats.conf"]
+    assert 'include "../nats-accounts/accounts.conf"' in config
+    assert "authorization { token" not in config
+    env = environment(of_kind(objects, "StatefulSet")["penstock-nats"])
+    assert env["ROUTE_2"] == '"nats://route:$(ROUTES_PASSWORD)@penstock-nats-2.penstock-nats-nodes:6222"'
+    assert "$ROUTE_2" in config
 
 
 def test_external_servers() -> None:
@@ -103,7 +131,7 @@ def test_external_servers() -> None:
     assert not of_kind(objects, "StatefulSet")
     workloads = of_kind(objects, "Deployment")
     nats = environment(workloads["penstock-scheduler"])["PENSTOCK_NATS_URL"]
-    assert nats == "tls://$(PENSTOCK_NATS_TOKEN)@nats.example.org:4222"
+    assert nats == "tls://nats.example.org:4222"
     assert environment(workloads["penstock-artifacts"])["PENSTOCK_S3_ENDPOINT"] == "https://s3.example.org"
     database = environment(workloads["penstock-gateway"])["PENSTOCK_DATABASE_URL"]
     assert database == {"secretKeyRef": {"name": "penstock", "key": "database-url"}}
@@ -122,11 +150,12 @@ def test_rights_for_workflows_belong_to_the_executor_alone() -> None:
             "verbs": ["create", "delete", "get", "list", "watch"],
         },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
     ]
     binding = of_kind(objects, "RoleBinding")["penstock-executor"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "penstock-executor", "namespace": "ml"}]
     config = yaml.safe_load(of_kind(objects, "ConfigMap")["penstock-executor-argo"]["data"]["argo.yaml"])
-    assert config["namespace"] == "steps" and config["nats"] == {"name": "nats-of-steps", "key": "url"}
+    assert config["namespace"] == "steps" and config["nats_url"] == "nats://penstock-nats.ml.svc.cluster.local:4222"
     assert environment(of_kind(objects, "Deployment")["penstock-executor"])["PENSTOCK_EXECUTOR"] == "argo"
 
 
@@ -158,11 +187,22 @@ def test_network_policies_let_in_who_needs_it() -> None:
     assert not of_kind(render("networkPolicies.enabled=false"), "NetworkPolicy")
 
 
+def test_only_pods_of_steps_reach_nats_and_the_store() -> None:
+    policies = of_kind(render(*TRIAL, *ARGO), "NetworkPolicy")
+    for name in ("penstock-nats-clients", "penstock-seaweedfs"):
+        (rule,) = policies[name]["spec"]["ingress"]
+        (steps,) = [peer for peer in rule["from"] if "namespaceSelector" in peer]
+        assert steps["podSelector"]["matchLabels"] == {
+            "app.kubernetes.io/managed-by": "penstock",
+            "penstock.dev/pool": "default",
+        }
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         ("executor.adapter=docker", "must be one of 'process', 'argo'"),
-        ("executor.adapter=argo", "executor.argo.natsSecret.name is the secret"),
+        ("executor.argo.natsUrl=nats://token@host:4222", "does not match pattern"),
         ("gateway.replica=2", "additional properties 'replica' not allowed"),
         ("nats.replicas=2", "must be one of 1, 3, 5"),
         ("nats.replicas=1", "nats.streamReplicas is larger than nats.replicas"),

@@ -156,6 +156,7 @@ def nats_config(
         return
     output.line(f"{folder / generated.CONFIG}: include it in the configuration of every server")
     output.line(f"{folder}/SERVICE.nk: PENSTOCK_NATS_NKEY of each service, which nobody else may read")
+    output.line(f"{folder / generated.ROUTES}: password between the servers of a cluster")
     output.line(f"{folder / generated.ISSUER}: its content is PENSTOCK_NATS_ISSUER_SEED of the gateways")
 
 

@@ -162,6 +162,25 @@ class VersionReply(_Model):
     unavailable: bool = Field(default=False, description="whether a retry may succeed")
 
 
+class IssueCredential(_Model):
+    """Issue a credential of NATS to the runner of an attempt, or to the pod `worker` if no attempt is given."""
+
+    pool: str = Field(min_length=1, max_length=100)
+    run_id: str = Field(default="", max_length=100)
+    key: str = Field(default="", max_length=300)
+    attempt: int = Field(default=0, ge=0)
+    worker: str = Field(default="", max_length=253)
+    lifetime: float = Field(gt=0, le=366 * 86400, description="seconds until it is refused")
+
+
+class IssuedCredential(_Model):
+    """A credential, or why there is none."""
+
+    token: str = ""
+    error: str | None = None
+    unavailable: bool = False
+
+
 class Locate(_Model):
     """Ask where a process may read (or write) the bytes of an object itself."""
 

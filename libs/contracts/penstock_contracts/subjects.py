@@ -141,6 +141,7 @@ PUBLISHED = "published"
 """First word of the subjects of events of publishers, who publish them to `events.{project}.{type}`."""
 
 BUILDER_REGISTER = "commands.builder.register"
+GATEWAY_CREDENTIAL = "commands.gateway.credential"
 ARTIFACTS_STORE = "commands.artifacts.store"
 ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"

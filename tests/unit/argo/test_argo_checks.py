@@ -11,7 +11,7 @@ from penstock_adapters.argo.api import ApiError
 from penstock_adapters.argo.config import ArgoConfig
 from penstock_core.errors import UnavailableError
 
-CONFIG = ArgoConfig.model_validate({"image": "i", "nats": {"name": "n", "key": "k"}, "namespace": "steps"})
+CONFIG = ArgoConfig.model_validate({"image": "i", "nats_url": "nats://n:4222", "namespace": "steps"})
 
 
 class Api:
@@ -48,10 +48,10 @@ async def test_a_good_cluster_has_no_problems() -> None:
 
 async def test_missing_rights_are_named() -> None:
     api = Api()
-    api.denied = {("create", "workflows"), ("watch", "workflows"), ("list", "pods")}
+    api.denied = {("create", "workflows"), ("watch", "workflows"), ("list", "pods"), ("create", "secrets")}
     assert await checks.problems(api, CONFIG, "p") == [
         f"the executor may not {what} in namespace 'steps': grant this to its service account"
-        for what in ("create, watch workflows.argoproj.io", "list pods")
+        for what in ("create, watch workflows.argoproj.io", "list pods", "create secrets")
     ]
 
 

@@ -36,6 +36,7 @@ class Api:
         self.deleted: list[str] = []
         self.created: list[str] = []
         self.error: Exception | None = None
+        self.secrets: dict[str, tuple[Json, str]] = {}
 
     async def list(self, path: str, selector: str) -> tuple[list[Json], str]:
         return list(self.objects[path.rpartition("/")[2]].values()), "1"
@@ -64,7 +65,13 @@ class Api:
             raise ApiError("exists", 409, "AlreadyExists")
         self.created.append(name)
         self.change("workflows", name, {"phase": "Running"}, annotations=body["metadata"]["annotations"])
-        return body
+        return {"metadata": {"uid": f"uid of {name}"}}
+
+    async def workflow_uid(self, namespace: str, name: str) -> str:
+        return f"uid of {name}"
+
+    async def create_secret(self, namespace: str, name: str, data: Json, owner: str) -> None:
+        self.secrets[name] = data, owner
 
     async def delete_workflow(self, namespace: str, name: str) -> bool:
         self.deleted.append(name)
@@ -91,12 +98,13 @@ class Bench:
         self.images: dict[str, str] = {}
         self.found = asyncio.Event()
         self.found.set()
-        given: Json = {"image": "i", "nats": {"name": "n", "key": "k"}, "worker_idle": 0, "queue_timeout": 1e9}
+        given: Json = {"image": "i", "nats_url": "nats://n:4222", "worker_idle": 0, "queue_timeout": 1e9}
         self.executor = ArgoExecutor(
             "e", "p", self, self._has, self._runner, self._ended, lambda *_: None, self._image, self.api,  # type: ignore[arg-type]
             ArgoConfig.model_validate(given | settings), 30.0, lambda *_, **__: None,
         )  # fmt: skip
         self.executor.offer = self._offer
+        self.executor.credential = self._credential
 
     def started(self, fact: AttemptStarted) -> None:
         raise AssertionError("the service records starts itself")
@@ -120,7 +128,11 @@ class Bench:
         self.asked += 1
         return [one for one in attempts if one in self.in_log]
 
-    async def _offer(self, uid: str, attempt: AttemptKey) -> bool:
+    async def _credential(self, worker: str, lifetime: float) -> str:
+        return f"credential of {worker}"
+
+    async def _offer(self, worker: str, uid: str, attempt: AttemptKey) -> bool:
+        assert self.executor.is_assigned(attempt, worker)
         self.offers.append((uid, attempt))
         return self.takes
 
@@ -287,7 +299,7 @@ async def test_an_attempt_that_is_cancelled_while_a_worker_is_asked_ends(monkeyp
     async with running(monkeypatch, worker_idle=60) as bench:
         asked, answer = asyncio.Event(), asyncio.Event()
 
-        async def offer(uid: str, attempt: AttemptKey) -> bool:
+        async def offer(worker: str, uid: str, attempt: AttemptKey) -> bool:
             asked.set()
             await answer.wait()
             return True
@@ -435,3 +447,43 @@ async def test_a_pod_that_is_deleted_has_its_grace_period_to_report(monkeypatch:
         assert not bench.ends
         bench.api.change("pods", name, {"phase": "Failed"}, labels=labels, uid="u1")
         assert await bench.until_ended() == [(Outcome.LOST, "PodDeleted")]
+
+
+async def test_a_workflow_owns_the_secret_with_the_credential_of_its_pod(bench: Bench) -> None:
+    name = manifest.name(A)
+    await bench.executor.submit(attempt(A))
+    assert bench.api.secrets == {name: ({"token": f"credential of {name}"}, f"uid of {name}")}
+
+
+async def test_a_secret_that_an_executor_did_not_create_before_it_died_is_created(bench: Bench) -> None:
+    name = manifest.name(A)
+    bench.api.change("workflows", name, {"phase": "Running"}, annotations={})
+    await bench.executor.submit(attempt(A))
+    assert bench.api.created == []
+    assert bench.api.secrets == {name: ({"token": f"credential of {name}"}, f"uid of {name}")}
+
+
+async def test_a_pod_waits_for_the_secret_of_its_workflow(bench: Bench) -> None:
+    name = manifest.name(A)
+    await bench.executor.submit(attempt(A))
+    missing = {"reason": "CreateContainerConfigError", "message": f'secret "{name}" not found'}
+    status = {"name": "main", "state": {"waiting": missing}}
+    bench.api.change(
+        "pods", name, {"phase": "Pending", "containerStatuses": [status]}, labels={manifest.WORKFLOW: name}
+    )
+    await asyncio.sleep(0.1)
+    assert bench.ends == []
+    status["state"] = {"waiting": missing | {"message": 'secret "of-the-user" not found'}}
+    bench.api.change(
+        "pods", name, {"phase": "Pending", "containerStatuses": [status]}, labels={manifest.WORKFLOW: name}
+    )
+    assert await bench.until_ended() == [(Outcome.FAILED, "ContainerFailed")]
+
+
+async def test_a_pod_can_claim_only_what_was_assigned_to_it(bench: Bench) -> None:
+    await bench.executor.submit(attempt(A))
+    await bench.executor.submit(attempt(B))
+    assert bench.executor.is_assigned(A, manifest.name(A))
+    assert not bench.executor.is_assigned(A, manifest.name(B))
+    assert not bench.executor.is_assigned(A, "")
+    assert not bench.executor.is_assigned(("r", "c", 1), manifest.name(("r", "c", 1)))

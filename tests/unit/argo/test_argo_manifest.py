@@ -28,7 +28,7 @@ SCHEMAS = next((sorted(folder.glob("workflow-schema-*.json")) for folder in FOLD
 IMAGE = "registry.example/environments@sha256:" + "a" * 64
 KIND = "io.argoproj.workflow.v1alpha1.Workflow"
 
-SMALL: Json = {"image": "registry.example/steps:1", "nats": {"name": "penstock-nats", "key": "url"}}
+SMALL: Json = {"image": "registry.example/steps:1", "nats_url": "nats://nats.penstock:4222"}
 FULL: Json = SMALL | {
     "namespace": "steps",
     "command": ["/opt/python", "-P", "-m", "penstock.runner.pod"],
@@ -140,8 +140,11 @@ def test_pods_fit_the_restricted_standard() -> None:
 
 
 def test_the_credentials_of_nats_are_a_reference() -> None:
-    entry = next(one for one in container(built())["env"] if one["name"] == "PENSTOCK_NATS_URL")
-    assert entry["valueFrom"] == {"secretKeyRef": {"name": "penstock-nats", "key": "url"}}
+    workflow = built()
+    env = {one["name"]: one for one in container(workflow)["env"]}
+    assert env["PENSTOCK_NATS_URL"]["value"] == "nats://nats.penstock:4222"
+    reference = {"name": workflow["metadata"]["name"], "key": "token"}
+    assert env["PENSTOCK_NATS_TOKEN"]["valueFrom"] == {"secretKeyRef": reference}
 
 
 def test_resources_of_the_step_replace_those_of_the_configuration() -> None:
@@ -185,6 +188,7 @@ def test_pods_are_shared_within_a_project_with_the_same_resources_and_configurat
         ({"pod_template": {"labels": {"workflows.argoproj.io/completed": "true"}}}, "Argo's own"),
         ({"pod_template": {"spec": {"containers": []}}}, "set by Penstock"),
         ({"run_as_user": 0}, "run_as_user"),
+        ({"nats_url": "nats://user:password@nats:4222"}, "nats_url"),
     ],
 )
 def test_an_invalid_configuration_names_the_field(changes: Json, message: str, tmp_path: Path) -> None:

@@ -87,15 +87,17 @@ topologySpreadConstraints:
 {{- /* Environment of a service: what all have, then its own. */ -}}
 {{- define "penstock.environment" -}}
 {{- $v := .root.Values -}}
-- name: PENSTOCK_NATS_TOKEN
-  {{ include "penstock.secretKey" (dict "root" .root "key" "nats-token") }}
-- {name: PENSTOCK_NATS_URL, value: {{ printf "%s://$(PENSTOCK_NATS_TOKEN)@%s" (include "penstock.natsScheme" .root) (include "penstock.natsAddress" .root) | quote }}}
+- name: PENSTOCK_NATS_SEED
+  valueFrom: {secretKeyRef: {name: {{ $v.nats.authSecret }}, key: {{ .component }}.nk}}
+- {name: PENSTOCK_NATS_URL, value: {{ printf "%s://%s" (include "penstock.natsScheme" .root) (include "penstock.natsAddress" .root) | quote }}}
 - {name: PENSTOCK_REPLICAS, value: {{ $v.nats.streamReplicas | quote }}}
 - {name: PENSTOCK_POOLS, value: {{ join "," $v.pools | quote }}}
 - {name: PENSTOCK_LOG_LEVEL, value: {{ $v.logLevel }}}
 {{- if eq .component "gateway" }}
 - {name: PENSTOCK_HOST, value: 0.0.0.0}
 - {name: PENSTOCK_PORT, value: "8765"}
+- name: PENSTOCK_NATS_ISSUER_SEED
+  valueFrom: {secretKeyRef: {name: {{ $v.nats.authSecret }}, key: issuer.nk}}
 - name: PENSTOCK_TOKEN
   {{ include "penstock.secretKey" (dict "root" .root "key" "token") }}
 - name: PENSTOCK_ALLOWED_HOSTS
@@ -155,7 +157,9 @@ volumeClaimTemplates:
 {{- /* The configuration of the pods of steps. */ -}}
 {{- define "penstock.argoConfig" -}}
 {{- $a := .Values.executor.argo -}}
-{{- $secret := dict "name" (required "executor.argo.natsSecret.name is the secret with the URL of NATS for the pods of steps" $a.natsSecret.name) "key" $a.natsSecret.key -}}
-{{- $own := dict "image" (include "penstock.image" (dict "root" . "name" "runner")) "nats" $secret "namespace" (include "penstock.argoNamespace" .) "service_account" (printf "%s-steps" (include "penstock.name" .)) -}}
+{{- /* The pods may be in another namespace. */ -}}
+{{- $inside := printf "nats://%s-nats.%s.svc.%s:4222" (include "penstock.name" .) .Release.Namespace .Values.clusterDomain -}}
+{{- $url := $a.natsUrl | default (ternary $inside .Values.nats.url .Values.nats.enabled) -}}
+{{- $own := dict "image" (include "penstock.image" (dict "root" . "name" "runner")) "nats_url" $url "namespace" (include "penstock.argoNamespace" .) "service_account" (printf "%s-steps" (include "penstock.name" .)) -}}
 {{ mergeOverwrite $own (deepCopy $a.config) | toYaml }}
 {{- end }}

@@ -93,6 +93,38 @@ class KubernetesApi:
         """
         return await self._call("POST", _workflows(manifest["metadata"]["namespace"]), body=manifest)
 
+    async def workflow_uid(self, namespace: str, name: str) -> str:
+        """Return the uid of a Workflow.
+
+        Raises:
+            ApiError: `NotFound` or another refusal.
+            UnavailableError: the server does not answer.
+        """
+        return str((await self._call("GET", f"{_workflows(namespace)}/{quote(name)}"))["metadata"]["uid"])
+
+    async def create_secret(self, namespace: str, name: str, data: dict[str, str], owner: str) -> None:
+        """Create the secret of a Workflow of the same name, which Kubernetes deletes with it. Idempotent.
+
+        Raises:
+            ApiError: `Forbidden` or another refusal.
+            UnavailableError: the server does not answer.
+        """
+        body = {
+            "metadata": {
+                "name": name,
+                "ownerReferences": [
+                    {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": name, "uid": owner}
+                ],
+            },
+            "stringData": data,
+            "immutable": True,
+        }
+        try:
+            await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/secrets", body=body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
     async def delete_workflow(self, namespace: str, name: str) -> bool:
         """Delete a Workflow and its pods; returns whether it was there."""
         body = {"propagationPolicy": "Background"}

@@ -19,6 +19,7 @@ _WORKFLOWS = "argoproj.io"
 _RIGHTS = (
     *((verb, _WORKFLOWS, "workflows") for verb in ("create", "delete", "get", "list", "watch")),
     *((verb, "", "pods") for verb in ("list", "watch")),
+    ("create", "", "secrets"),
 )
 _FIXED = {(3, 7): 14, (4, 0): 5}
 """First patch of each minor version that a bad annotation of a pod cannot stop (CVE-2026-40886)."""

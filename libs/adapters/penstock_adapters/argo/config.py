@@ -25,13 +25,6 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SecretKey(_Model):
-    """A key of a Kubernetes Secret in the namespace of the pods."""
-
-    name: str = Field(min_length=1, max_length=253)
-    key: str = Field(min_length=1, max_length=253)
-
-
 class ComputeResources(_Model):
     """Requests and limits of the step's container, such as `{cpu: "1", memory: 1Gi}`."""
 
@@ -58,14 +51,13 @@ class PodTemplate(_Model):
 
 
 class ArgoConfig(_Model):
-    """The pods of a pool.
-
-    Attributes:
-        nats: the secret with the URL of NATS, credentials included.
-    """
+    """The pods of a pool."""
 
     image: str = Field(min_length=1, description="image of the steps: Python with penstock and the users' packages")
-    nats: SecretKey = Field(description="secret with the URLs of NATS, with credentials, as pods reach it")
+    nats_url: str = Field(
+        pattern=r"^(nats|tls)://[^@\s]+$",
+        description="URLs of NATS as pods reach it, separated by commas, without credentials: each pod gets its own",
+    )
     namespace: str = Field(default="default", description="namespace of the Workflows")
     command: list[str] = Field(
         default_factory=lambda: ["python3", "-P", "-m", "penstock.runner.pod"], description="command of the runner"

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock_adapters.argo import api as kubernetes
@@ -23,6 +23,7 @@ from penstock_adapters.argo.config import ArgoConfig
 from penstock_adapters.argo.informer import Informer
 from penstock_adapters.argo.verdicts import Verdict
 from penstock_adapters.argo.views import PodView, WorkflowView, pod_view, workflow_view
+from penstock_core import pod_protocol
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
 from penstock_core.ports import AttemptEvents
@@ -83,6 +84,7 @@ class _Submitted:
         heard: when that gave its last sign of life, of `time.monotonic()`.
         reason: why this executor ends it.
         offered: whether it is being offered to workers.
+        offered_to: the workers that it was offered to.
         work_class: what it has in common with attempts that can share a pod.
         image: the image of its environment, empty for that of the configuration; None: not known yet.
         shown: what it was last shown to wait for.
@@ -101,6 +103,7 @@ class _Submitted:
     reason: Verdict | None = None
     deleted: bool = False
     offered: bool = False
+    offered_to: set[str] = field(default_factory=set[str])
     work_class: str = ""
     image: str | None = None
     shown: str = ""
@@ -178,8 +181,10 @@ class ArgoExecutor:
         self._hosted: dict[str, str] = {}
         self._workers: dict[str, _Worker] = {}
         self._announced = asyncio.Event()
-        self.offer: Callable[[str, AttemptKey], Awaitable[bool]] = _refuse
-        """Offers an attempt to a worker by its uid; returns whether that takes it."""
+        self.offer: Callable[[str, str, AttemptKey], Awaitable[bool]] = _refuse
+        """Offers an attempt to a worker, by the name and the uid of its pod; returns whether that takes it."""
+        self.credential: Callable[[str, float], Awaitable[str]] = _no_credential
+        """Returns the credential of the worker in the pod of a Workflow, for so many seconds."""
         self._background: set[asyncio.Task[object]] = set()
         selector = manifest.selector(pool)
         self._workflows: Informer[WorkflowView] = Informer(
@@ -249,14 +254,26 @@ class ArgoExecutor:
             UnavailableError: the quota is used up, or the API server does not answer.
         """
         submitted.created, submitted.since = True, time.monotonic()
+        credential = await self.credential(name, self.lifetime(submitted.attempt))
+        namespace = self._config.namespace
         try:
-            await self._api.create_workflow(
+            uid = await self._create_workflow(name, submitted)
+            await self._api.create_secret(namespace, name, {pod_protocol.TOKEN_KEY: credential}, uid)
+        except ApiError as error:
+            raise _refused(error, self._config) from error
+        self._observe(name)
+
+    async def _create_workflow(self, name: str, submitted: _Submitted) -> str:
+        """Create the Workflow of an attempt, if it does not exist; returns its uid."""
+        try:
+            created = await self._api.create_workflow(
                 manifest.build(submitted.attempt, self._pool, self._config, submitted.image or "")
             )
         except ApiError as error:
             if error.reason != "AlreadyExists":
-                raise _refused(error, self._config) from error
-        self._observe(name)
+                raise
+            return await self._api.workflow_uid(self._config.namespace, name)
+        return str(created["metadata"]["uid"])
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
         """See the port."""
@@ -282,6 +299,19 @@ class ArgoExecutor:
         """Return why no runner may claim an attempt; empty if one may."""
         submitted = self._submitted.get(manifest.name(attempt))
         return submitted.reason.message if submitted is not None and submitted.reason is not None else ""
+
+    def is_assigned(self, attempt: AttemptKey, worker: str) -> bool:
+        """Return whether the pod of a Workflow may claim an attempt: its own, or one that it was offered."""
+        name = manifest.name(attempt)
+        submitted = self._submitted.get(name)
+        if submitted is None:
+            return False
+        known = {name, submitted.workflow, submitted.runner.rpartition(".")[0], *submitted.offered_to}
+        return worker in known - {""}
+
+    def lifetime(self, attempt: AttemptRequested) -> float:
+        """Return the seconds for which credentials of the pod of an attempt are valid."""
+        return manifest.lifetime(attempt, self._config)
 
     def claimed(self, attempt: AttemptKey, runner: str) -> None:
         """Note that a runner has claimed an attempt."""
@@ -402,7 +432,8 @@ class ArgoExecutor:
             while (found := self._idle(work_class)) is not None and not submitted.claimed:
                 pod, worker = found
                 worker.idle = False  # others that are submitted meanwhile choose another one
-                if await self.offer(worker.uid, submitted.key):
+                submitted.offered_to.add(pod)
+                if await self.offer(pod, worker.uid, submitted.key):
                     # Its own pod may have been quicker, or it is being cancelled: then the worker's claim is refused.
                     if not submitted.claimed and submitted.reason is None:
                         self._host(name, submitted, pod)
@@ -649,9 +680,13 @@ class ArgoExecutor:
             await asyncio.sleep(ORPHAN_INTERVAL)
 
 
-async def _refuse(uid: str, attempt: AttemptKey) -> bool:
+async def _refuse(worker: str, uid: str, attempt: AttemptKey) -> bool:
     """There is no worker."""
     return False
+
+
+async def _no_credential(worker: str, lifetime: float) -> str:
+    raise SubmissionRefusedError("there is nothing that issues credentials of NATS")
 
 
 def _late(why: str) -> Verdict:
@@ -671,7 +706,7 @@ def _refused(error: ApiError, config: ArgoConfig) -> PenstockError:
         )
     if error.status in (401, 403):
         return SubmissionRefusedError(
-            f"the executor may not create Workflows {where}: {message}. Grant its service account `create` on "
-            "workflows.argoproj.io"
+            f"the executor may not create Workflows or their secrets {where}: {message}. Grant its service account "
+            "`create` on workflows.argoproj.io and on secrets"
         )
     return SubmissionRefusedError(f"Kubernetes refuses the Workflow of the step {where}: {message}")

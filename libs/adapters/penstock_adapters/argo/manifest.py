@@ -29,6 +29,8 @@ MAIN = "main"
 
 _INSTANCE = "workflows.argoproj.io/controller-instanceid"
 _DEADLINE_MARGIN = 300
+_CREDENTIAL_MARGIN = 86400
+"""Seconds: a pod may wait for its node before its life begins, and clocks differ."""
 _LABEL = re.compile(r"[^A-Za-z0-9._-]+")
 
 Json = dict[str, Any]
@@ -163,7 +165,8 @@ def _container(key: AttemptKey, attempt: AttemptRequested, config: ArgoConfig) -
         pod_protocol.POD_UID: "metadata.uid",
         pod_protocol.NODE: "spec.nodeName",
     }
-    secret = {"secretKeyRef": {"name": config.nats.name, "key": config.nats.key}}
+    # The executor creates it with the Workflow, which owns it.
+    secret = {"secretKeyRef": {"name": name(key), "key": pod_protocol.TOKEN_KEY}}
     return {
         "image": config.image,
         "imagePullPolicy": config.image_pull_policy,
@@ -173,7 +176,8 @@ def _container(key: AttemptKey, attempt: AttemptRequested, config: ArgoConfig) -
             *config.env,
             *({"name": one, "value": value} for one, value in own.items()),
             *({"name": one, "valueFrom": {"fieldRef": {"fieldPath": path}}} for one, path in fields.items()),
-            {"name": pod_protocol.NATS_URL, "valueFrom": secret},
+            {"name": pod_protocol.NATS_URL, "value": config.nats_url},
+            {"name": pod_protocol.NATS_TOKEN, "valueFrom": secret},
         ],
         "resources": _resources(attempt, config),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -221,6 +225,11 @@ def _deadline(attempt: AttemptRequested, config: ArgoConfig) -> int:
     if attempt.timeout is None:
         return config.deadline
     return int(attempt.timeout + config.queue_timeout + config.grace) + _DEADLINE_MARGIN
+
+
+def lifetime(attempt: AttemptRequested, config: ArgoConfig) -> float:
+    """Return the seconds for which credentials of the pod of an attempt are valid: its longest life, and some more."""
+    return _deadline(attempt, config) + _CREDENTIAL_MARGIN
 
 
 def _patch(config: ArgoConfig) -> Json:

@@ -75,6 +75,8 @@ def _of_pod(attempt: AttemptRequested, pod: PodView, *, claimed: bool) -> Verdic
         return Verdict(
             Outcome.FAILED, "ImagePullFailed", f"the image of the step cannot be pulled: {_text(pod.waiting)}"
         )
+    if pod.waiting is not None and f'secret "{pod.workflow}" not found' in pod.waiting[1]:
+        return None  # the executor creates it right after the Workflow
     if pod.waiting is not None and pod.waiting[0] in _NO_CONTAINER:
         return Verdict(Outcome.FAILED, "ContainerFailed", f"the container cannot be started: {_text(pod.waiting)}")
     if pod.terminated is None:

@@ -23,11 +23,10 @@ import yaml
 from penstock import Client
 from penstock_core.facts import AttemptFinished
 from penstock_testkit.servers.cluster import Cluster
-from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer, accounts
 from penstock_testkit.servers.s3 import S3Server
 
 NEEDED = ("KUBECONFIG", "PENSTOCK_TEST_IMAGE", "PENSTOCK_TEST_HOST")
-SECRET = "penstock-nats"
 
 T = TypeVar("T")
 
@@ -61,10 +60,14 @@ class Kubernetes:
         """Delete the namespace with everything in it; returns before it is gone."""
         self.core.delete_namespace(self.namespace)
 
-    def set_secret(self, url: str) -> None:
-        """Give pods the URL of NATS."""
-        data = {"url": base64.b64encode(url.encode()).decode()}
-        self.core.create_namespaced_secret(self.namespace, {"metadata": {"name": SECRET}, "data": data})
+    def secret(self, workflow: str) -> dict[str, str]:
+        """The secret of a Workflow."""
+        data = self.core.read_namespaced_secret(workflow, self.namespace).data
+        return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+    def secrets(self) -> list[str]:
+        """Names of the secrets."""
+        return [one.metadata.name for one in self.core.list_namespaced_secret(self.namespace).items]
 
     def names(self, run_id: str | None = None) -> list[str]:
         """Names of the Workflows, all or those of a run."""
@@ -197,7 +200,9 @@ def platform_in(
 ) -> Generator[Platform]:
     """Start the services with NATS and S3 where pods reach them, with further variables for the `services`."""
     host = os.environ["PENSTOCK_TEST_HOST"]
-    nats, s3 = NatsServer(folder / "nats", host=host), S3Server(folder / "s3", host=host)
+    own = accounts()
+    nats = NatsServer(folder / "nats", host=host, credentials=own.credentials, options=own.options)
+    s3 = S3Server(folder / "s3", host=host)
     (folder / "s3").mkdir()
     s3.start()
     options = s3.options()
@@ -207,15 +212,15 @@ def platform_in(
     settings = {
         "image": os.environ["PENSTOCK_TEST_IMAGE"],
         "namespace": kube.namespace,
-        "nats": {"name": SECRET, "key": "url"},
+        "nats_url": f"nats://{host}:{nats.port}",
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "grace": 10,
         "worker_idle": 0,
         **settings,
     }
     config.write_text(yaml.safe_dump(settings))
-    kube.set_secret(nats.url)
     env = {
+        "PENSTOCK_NATS_ISSUER_SEED": own.issuer,
         "PENSTOCK_EXECUTOR": "argo",
         "PENSTOCK_ARGO_CONFIG": str(config),
         "PENSTOCK_SLOTS": "50",

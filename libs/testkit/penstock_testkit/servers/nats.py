@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
+from penstock_adapters.nats.auth import keys
+from penstock_adapters.nats.auth.accounts import Login, server_config
 from penstock_testkit.servers.child import Child, find_binary
 from penstock_testkit.servers.ports import free_ports
 
@@ -120,3 +123,20 @@ def _lists_port(file: Path) -> bool:
         return bool(json.loads(file.read_text())["nats"])
     except (FileNotFoundError, ValueError, KeyError):
         return False
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts of a platform: credentials and options of a `NatsServer`, and the seed of the gateways."""
+
+    credentials: str
+    options: str
+    issuer: str
+
+
+def accounts() -> Accounts:
+    """Return new accounts, with one user for all services."""
+    issuer, password = keys.new_account(), secrets.token_hex(16)
+    services, callout = Login("services", password), Login(keys.public(keys.callout_user(issuer)))
+    options = server_config([services], callout, keys.public(issuer))
+    return Accounts(f"services:{password}", options, issuer)

@@ -1,36 +1,31 @@
-"""Clients of NATS that are not services: who is admitted, and whose connections are closed.
+"""Clients of NATS that are not services: who is admitted, and the credentials of runners.
 
-In: questions of the NATS servers (auth callout), tokens. Out: permissions, and the end of connections whose credential
-is no longer valid. Level-based: every gateway compares the connections with the tokens, so it does not matter which
-gateway admitted a client, or whether that one lives.
+In: questions of the NATS servers (auth callout), and of executors. Out: permissions and credentials.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from penstock_adapters.nats.auth import accounts, admission
+from penstock_adapters.nats.auth import admission, runner_tokens
 from penstock_adapters.nats.auth.admission import Admission
 from penstock_adapters.nats.auth.callout import Callout, RefusedCredentialError
-from penstock_adapters.nats.bus import BusError
+from penstock_adapters.nats.auth.runner_tokens import AttemptClaims, InvalidRunnerTokenError, WorkerClaims
 from penstock_contracts import subjects
+from penstock_contracts.commands import IssueCredential, IssuedCredential
 from penstock_core import access
 from penstock_core.access import TokenStore
-from penstock_core.errors import UnavailableError
-from penstock_servicekit.service_context import ServiceContext, cancel
+from penstock_gateway.access.nats_connections import ConnectionChecks
+from penstock_servicekit.service_context import ServiceContext
 
-_CHECK_OFTEN = 0.4
-"""Seconds between two checks of the connections while there are some."""
-
-_CHECK_SELDOM = 10.0
-"""Seconds between two checks otherwise: another gateway may have admitted clients, and died."""
-
-_BATCH = 500
+_NO_ACCOUNTS = (
+    "steps in pods need NATS servers with accounts: write their configuration with `penstock admin nats-config`, and "
+    "set PENSTOCK_NATS_ISSUER_SEED of the gateways"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class CalloutKeys:
 
 
 class NatsAccess:
-    """Admits clients, and closes connections.
+    """Admits clients, and issues the credentials of runners.
 
     Args:
         context: of the gateway.
@@ -60,38 +55,78 @@ class NatsAccess:
         self._keys = keys
         self._tokens = tokens
         self._callout: Callout | None = None
-        self._wake = asyncio.Event()
-        self._admitted_at = 0.0
-        self._checking: asyncio.Task[None] | None = None
+        self._checks: ConnectionChecks | None = None
 
     async def start(self) -> None:
         """Answer servers from now on."""
         where, keys, context = self._context.servers, self._keys, self._context
+        await context.answer(subjects.GATEWAY_CREDENTIAL, IssueCredential, self._issue)
         if keys is not None and where is not None:
             self._callout = Callout(
                 where.urls, keys.login, where.tls, keys.issuer, self._admit, context.log, context.fail
             )
             await self._callout.start()
-            self._checking = self._context.task(self._check_regularly(self._callout))
+            self._checks = ConnectionChecks(context, self._callout)
+            await self._checks.start()
 
     async def close(self) -> None:
         """Stop."""
-        if self._checking is not None:
-            await cancel([self._checking])
+        if self._checks is not None:
+            await self._checks.close()
         if self._callout is not None:
             await self._callout.close()
 
     def check_soon(self) -> None:
         """Check the connections now, because a credential was revoked."""
-        self._wake.set()
+        if self._checks is not None:
+            self._checks.check_soon()
+
+    async def _issue(self, request: IssueCredential) -> IssuedCredential:
+        """Return a credential for a runner, or why there is none."""
+        if self._keys is None:
+            return IssuedCredential(error=_NO_ACCOUNTS)
+        until = time.time() + request.lifetime
+        if request.worker:
+            claims = WorkerClaims(request.pool, request.worker, until)
+        else:
+            claims = AttemptClaims(request.pool, request.run_id, request.key, request.attempt, until)
+        try:
+            return IssuedCredential(token=runner_tokens.encode(claims, self._secret))
+        except InvalidRunnerTokenError as error:
+            return IssuedCredential(error=str(error))
 
     async def _admit(self, token: str) -> Admission:
         """Return the permissions of the bearer of a token.
 
         Raises:
             RefusedCredentialError: the token is not valid.
-            UnavailableError: the tokens cannot be read now.
+            UnavailableError: the tokens, or the log, cannot be read now.
         """
+        if token.startswith(runner_tokens.PREFIX):
+            admitted = await self._admit_runner(token)
+        else:
+            admitted = await self._admit_publisher(token)
+        if self._checks is not None:
+            self._checks.admitted()
+        return admitted
+
+    async def _admit_runner(self, token: str) -> Admission:
+        try:
+            claims = runner_tokens.decode(token, self._secret, time.time())
+        except InvalidRunnerTokenError as error:
+            raise RefusedCredentialError(str(error)) from error
+        if isinstance(claims, AttemptClaims):
+            subject = subjects.run(claims.run_id, f"step.{claims.key}.{claims.attempt}")
+            # An attempt that was archived has neither a request nor an end in the log any more.
+            requested, ended = await asyncio.gather(
+                self._context.bus.last(subjects.RUNS, f"{subject}.requested.{claims.pool}"),
+                self._context.bus.last(subjects.RUNS, f"{subject}.finished"),
+            )
+            if requested is None or ended is not None:
+                raise RefusedCredentialError("the attempt has ended")
+        return admission.of_runner(claims, token)
+
+    async def _admit_publisher(self, token: str) -> Admission:
         if not token:
             raise RefusedCredentialError("it has no token")
         found = await self._tokens.find(access.token_digest(token))
@@ -103,44 +138,11 @@ class NatsAccess:
             raise RefusedCredentialError(
                 "its token is not for NATS: use one of `penstock tokens create --role publisher`"
             )
-        self._admitted_at = time.monotonic()
-        self._wake.set()
         return admission.of_publisher(found)
 
-    # -------------------------------------------------------------------------------------------------- connections
+    @cached_property
+    def _secret(self) -> bytes:
+        """Signs the credentials of runners."""
+        from penstock_adapters.nats.auth import keys  # its library takes long to import
 
-    async def _check_regularly(self, callout: Callout) -> None:
-        while True:
-            self._wake.clear()
-            some = False
-            try:
-                some = await self._check(callout)
-            except (UnavailableError, BusError) as error:
-                self._context.log.warning("connections not checked, will be retried", error=str(error))
-            often = some or time.monotonic() - self._admitted_at < 2 * _CHECK_SELDOM
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _CHECK_OFTEN if often else _CHECK_SELDOM)
-
-    async def _check(self, callout: Callout) -> bool:
-        """Close the connections whose credential is no longer valid; returns whether there are connections."""
-        found = await callout.connections(accounts.PUBLISHERS)
-        digests = {digest for one in found if (digest := admission.digest_of(one.name)) is not None}
-        valid = await self._valid(digests)
-        for one in found:
-            digest = admission.digest_of(one.name)
-            if digest is not None and digest not in valid:
-                self._context.log.info("NATS client disconnected: its token was revoked", server=one.server)
-                await callout.kick(one)
-        return bool(found)
-
-    async def _valid(self, digests: Collection[str]) -> set[str]:
-        """Return those of the tokens, by their digests, that are stored."""
-        valid: set[str] = set()
-        ordered = sorted(digests)
-        prefix = f"$KV.{subjects.TOKENS_BUCKET}.by-digest."
-        for start in range(0, len(ordered), _BATCH):
-            query = {"multi_last": [f"{prefix}{digest}" for digest in ordered[start : start + _BATCH]]}
-            for message in await self._context.bus.direct_get(f"KV_{subjects.TOKENS_BUCKET}", query):
-                if "KV-Operation" not in (message.headers or {}):
-                    valid.add((message.headers or {})["Nats-Subject"].removeprefix(prefix))
-        return valid
+        return keys.derived(self._keys.issuer if self._keys is not None else "", "runner tokens")

@@ -38,6 +38,11 @@ class Login:
     name: str
     password: str = ""
 
+    @property
+    def quoted(self) -> str:
+        """The name as a value of the configuration. That of an nkey has no quotes: it may be a variable."""
+        return f'"{self.name}"' if self.password else self.name
+
     def __str__(self) -> str:
         return f'{{user: "{self.name}", password: "{self.password}"}}' if self.password else f"{{nkey: {self.name}}}"
 
@@ -52,7 +57,7 @@ def server_config(services: Sequence[Login], callout: Login, issuer: str) -> str
     """
     users = "\n      ".join(map(str, services))
     # A user that is missing here would be sent to the callout, a password included.
-    known = ", ".join(f'"{one.name}"' for one in (*services, callout))
+    known = ", ".join(one.quoted for one in (*services, callout))
     return f"""\
 system_account: {SYSTEM}
 accounts {{

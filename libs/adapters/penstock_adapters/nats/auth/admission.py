@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock_adapters.nats.auth import accounts
+from penstock_adapters.nats.auth.runner_tokens import AttemptClaims, Claims, WorkerClaims
+from penstock_core import pod_protocol
 from penstock_core.access import AccessToken
+from penstock_core.shipping.messages import AttemptKey
 
-_PUBLISHER = "publisher"
+_ATTEMPT, _WORKER, _PUBLISHER = "attempt", "worker", "publisher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,34 @@ class Admission:
     expires_at: float | None
 
 
+def of_runner(claims: Claims, token: str) -> Admission:
+    """Return what the bearer of a token of a runner may do."""
+    inbox = f"{pod_protocol.inbox(token)}.>"
+    match claims:
+        case AttemptClaims():
+            about = (claims.pool, claims.run_id, claims.key, claims.attempt)
+            return Admission(
+                accounts.STEPS,
+                attempt_name((claims.run_id, claims.key, claims.attempt)),
+                [pod_protocol.subject(*about, "*")],
+                [inbox],
+                answers=False,
+                expires_at=claims.expires_at,
+            )
+        case WorkerClaims():
+            return Admission(
+                accounts.STEPS,
+                f"{_WORKER} {claims.worker}",
+                [
+                    pod_protocol.claims(claims.pool, claims.worker),
+                    pod_protocol.announcement(claims.pool, claims.worker),
+                ],
+                [inbox, pod_protocol.offers(claims.worker, "*")],
+                answers=True,
+                expires_at=claims.expires_at,
+            )
+
+
 def of_publisher(token: AccessToken) -> Admission:
     """Return what the bearer of the token of a publisher may do."""
     return Admission(
@@ -51,6 +82,21 @@ def of_publisher(token: AccessToken) -> Admission:
 def publisher_inbox(token: AccessToken) -> str:
     """Return the prefix of the subjects on which a publisher gets acknowledgements."""
     return f"_INBOX.publisher.{token.name}"
+
+
+def attempt_name(attempt: AttemptKey) -> str:
+    """Return the name of the credential of an attempt."""
+    run_id, key, number = attempt
+    return f"{_ATTEMPT} {run_id} {key} {number}"
+
+
+def attempt_of(name: str) -> AttemptKey | None:
+    """Return the attempt of a connection; None if it has another purpose."""
+    match name.split(" "):
+        case [kind, run_id, key, number] if kind == _ATTEMPT:
+            return run_id, key, int(number)
+        case _:
+            return None
 
 
 def digest_of(name: str) -> str | None:

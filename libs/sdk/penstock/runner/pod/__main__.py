@@ -23,15 +23,15 @@ def main() -> int:
     # The step runs as the same user: it must not read the credentials in the memory of this process.
     linux.hide_memory()
     urls = os.environ.pop(pod_protocol.NATS_URL, "")
-    token = os.environ.pop(pod_protocol.NATS_TOKEN, None)
+    credential = os.environ.pop(pod_protocol.NATS_TOKEN, "")
     _hide_libraries()
     try:
         pod = identity(os.environ)
-        if not urls:
-            note(f"the variable {pod_protocol.NATS_URL} is missing: see the secret in the executor's configuration")
+        if not urls or not credential:
+            note(f"the variables {pod_protocol.NATS_URL} and {pod_protocol.NATS_TOKEN} are missing")
             return 2
         work_folder(pod)
-        return asyncio.run(_run(pod, Link(urls.split(","), token, pod.pool, pod.attempt)))
+        return asyncio.run(_run(pod, urls.split(","), credential))
     except (PenstockError, OSError) as error:
         note(f"the attempt could not be run: {error}")
         return 2
@@ -44,9 +44,10 @@ def _hide_libraries() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path != pod_protocol.RUNNER_LIBRARIES)
 
 
-async def _run(pod: PodIdentity, link: Link) -> int:
+async def _run(pod: PodIdentity, urls: list[str], credential: str) -> int:
+    link = Link(urls, credential)
     try:
-        return await Worker(pod, link).run()
+        return await Worker(pod, link, lambda credential: Link(urls, credential)).run()
     finally:
         await link.close()
 

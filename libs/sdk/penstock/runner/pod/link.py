@@ -1,4 +1,4 @@
-"""The runner's connection to NATS: requests to the executor, and messages for the streams LOGS and METRICS.
+"""The connections of a pod to NATS: of the worker, and of each attempt with the credential of that.
 
 Promise: while NATS or all executors are away, requests are repeated until the attempt's patience ends. All requests are
 idempotent.
@@ -39,22 +39,23 @@ class RefusedError(PenstockError):
 
 
 class Link:
-    """A connection, for one attempt at a time.
+    """A connection with one credential.
 
     Args:
         urls: URLs of the NATS servers.
-        token: token, if the URLs contain no credentials.
-        pool: pool of the executors.
-        attempt: the attempt.
+        credential: what the servers check.
     """
 
-    def __init__(self, urls: list[str], token: str | None, pool: str, attempt: AttemptKey) -> None:
+    def __init__(self, urls: list[str], credential: str) -> None:
         self._urls = urls
-        self._token = token
-        self._pool = pool
-        self.attempt = attempt
-        """The attempt that requests are about."""
+        self._credential = credential
         self._client = Client()
+        self._connected = asyncio.Event()
+        self._connecting: asyncio.Task[None] | None = None
+
+    def connect_soon(self) -> None:
+        """Begin to connect. Requests wait for the connection."""
+        self._connecting = asyncio.create_task(self.connect())
 
     async def connect(self, patience: float = PATIENCE) -> None:
         """Connect; tries again while no server answers.
@@ -65,18 +66,18 @@ class Link:
         deadline = _now() + patience
         while True:
             try:
-                # The random prefix keeps other clients from guessing where answers arrive.
                 await self._client.connect(
                     self._urls,
-                    token=self._token,
+                    token=self._credential,
                     connect_timeout=_CONNECT_TIMEOUT,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,
-                    inbox_prefix=f"_INBOX.{self._client._nuid.next().decode()}",  # pyright: ignore[reportPrivateUsage]
+                    inbox_prefix=protocol.inbox(self._credential),
                     error_cb=_ignore,
                 )
                 if self._client.is_connected:
+                    self._connected.set()
                     return
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 note(f"NATS does not answer, trying again: {error or type(error).__name__}")
@@ -87,20 +88,25 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if not self._connected.is_set():
+            return
         try:
             await asyncio.wait_for(self._client.close(), 2.0)
         except (nats.errors.Error, OSError, TimeoutError):
             return
 
-    async def ask(self, verb: str, body: Json, patience: float = PATIENCE) -> Json:
-        """Send a request to the executor and return its answer.
+    async def ask(
+        self, subject: str, body: bytes, headers: dict[str, str] | None = None, patience: float = PATIENCE
+    ) -> Json:
+        """Send a request to the executors and return the answer of one.
 
         Raises:
             RefusedError: the executor refuses the request, or it is too large for the server.
             UnavailableError: no executor answered for `patience` seconds.
         """
-        subject = protocol.subject(self._pool, *self.attempt, verb)
-        answer = await self._request(subject, json.dumps(body).encode(), {}, patience)
+        answer = await self._request(subject, body, headers or {}, patience)
         if answer.get("error") is not None:
             raise RefusedError(str(answer["error"]))
         return answer
@@ -113,22 +119,10 @@ class Link:
 
         await self._client.subscribe(subject, cb=receive)
 
-    async def announce(self, body: Json) -> None:
-        """Announce this worker to all executors of the pool, without waiting for anything."""
+    async def announce(self, subject: str, body: Json) -> None:
+        """Publish without waiting for anything."""
         with contextlib.suppress(nats.errors.Error, OSError):  # the next one comes soon
-            await self._client.publish(protocol.announcements(self._pool), json.dumps(body).encode())
-
-    async def publish(self, message: Message) -> None:
-        """Store a message in its stream.
-
-        Raises:
-            RefusedError: the server refuses it.
-            UnavailableError: no server answered.
-        """
-        headers = {"Nats-Msg-Id": message.message_id} | ({"Nats-Rollup": "sub"} if message.latest else {})
-        answer = await self._request(message.subject, message.body, headers, PATIENCE)
-        if "error" in answer:
-            raise RefusedError(str(answer["error"].get("description")))
+            await self._client.publish(subject, json.dumps(body).encode())
 
     async def _request(self, subject: str, body: bytes, headers: dict[str, str], patience: float) -> Json:
         deadline, pause, noted = _now() + patience, _FIRST_PAUSE, False
@@ -136,6 +130,8 @@ class Link:
             if number > 1:
                 headers = {**headers, protocol.TRY: str(number)}
             try:
+                if not self._connected.is_set():
+                    await asyncio.wait_for(self._connected.wait(), _ANSWER)
                 reply = await self._client.request(subject, body, timeout=_ANSWER, headers=headers or None)
                 answer: Json = json.loads(reply.data)
                 if not _is_unavailable(answer):
@@ -155,15 +151,45 @@ class Link:
         raise AssertionError("unreachable: it counts without end")
 
 
+class AttemptLink:
+    """The requests of the runner of one attempt.
+
+    Args:
+        link: the connection with the credential of the attempt.
+        pool: pool of the executors.
+        attempt: the attempt.
+    """
+
+    def __init__(self, link: Link, pool: str, attempt: AttemptKey) -> None:
+        self._link = link
+        self._pool = pool
+        self._attempt = attempt
+
+    async def ask(self, verb: str, body: Json, patience: float = PATIENCE) -> Json:
+        """Send a request to the executor and return its answer. Raises as `Link.ask` does."""
+        return await self._link.ask(self._subject(verb), json.dumps(body).encode(), patience=patience)
+
+    async def publish(self, message: Message) -> None:
+        """Have the executor store a message in its stream. Raises as `Link.ask` does."""
+        kind = "progress" if message.latest else message.subject.partition(".")[0]
+        await self._link.ask(self._subject(protocol.PUBLISH), message.body, {protocol.KIND: kind})
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()
+
+    def _subject(self, verb: str) -> str:
+        return protocol.subject(self._pool, *self._attempt, verb)
+
+
 def note(text: str) -> None:
     """Write a line to the log of the container, for operators."""
     print(f"[penstock] {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _is_unavailable(answer: Json) -> bool:
-    """Whether an answer says to ask again: of an executor, or of JetStream without a leader."""
-    error = answer.get("error")
-    return answer.get("unavailable") is True or (isinstance(error, dict) and error.get("code") == 503)
+    """Whether an answer says to ask again."""
+    return answer.get("unavailable") is True
 
 
 def _now() -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import tarfile
 import time
@@ -20,7 +21,7 @@ from penstock.bundle import environment
 from penstock.runner import error_info
 from penstock.runner.pod.fork_servers import ForkServers
 from penstock.runner.pod.growing_file import AppendedFile
-from penstock.runner.pod.link import Link, RefusedError, note
+from penstock.runner.pod.link import PATIENCE, AttemptLink, Link, RefusedError, note
 from penstock.runner.pod.step_process import StepProcess
 from penstock.runner.pod.transfers import TransferError, Transfers
 from penstock.store import FolderStore
@@ -42,6 +43,8 @@ COMMIT_INTERVAL = 0.5
 """Seconds between two announcements of stored artifacts; of those of one name in between, the last counts."""
 
 _OUTPUT_WAIT = 60.0
+_ENDED_CHECK = 10.0
+"""Seconds after which a runner whose report is not answered looks whether its attempt has ended."""
 
 Json = dict[str, Any]
 
@@ -91,37 +94,44 @@ class PodRunner:
 
     Args:
         pod: who this pod is, and the attempt.
-        link: the connection to the platform.
+        link: the connection of the worker.
+        link_of: makes a connection with the credential of the attempt.
         servers: the fork servers of this pod.
         claimed: called with the order once the attempt is claimed.
     """
 
     def __init__(
-        self, pod: PodIdentity, link: Link, servers: ForkServers, claimed: Callable[[Json], None] = lambda order: None
+        self,
+        pod: PodIdentity,
+        link: Link,
+        link_of: Callable[[str], Link],
+        servers: ForkServers,
+        claimed: Callable[[Json], None] = lambda order: None,
     ) -> None:
         self._pod = pod
-        self._link = link
+        self._worker_link = link
+        self._link_of = link_of
         self._servers = servers
         self._claimed = claimed
-        self._publisher = MessagePublisher(link.publish, lambda what, **about: note(f"{what}: {about}"))
+        self._publisher = MessagePublisher(self._store_message, lambda what, **about: note(f"{what}: {about}"))
         self._published: list[asyncio.Future[None]] = []
         self._commits: dict[str, Entry] = {}
         self._committed = asyncio.Event()
-        self._transfers = Transfers(link, FolderStore(pod.work / "artifacts"))
         self._step: StepProcess | None = None
         self._terminated = False
         self._grace = 5.0
 
     async def run(self) -> int:
         """Run the attempt; returns an exit status: 0 if it succeeded, 1 if not, 3 if another pod has it."""
-        self._link.attempt = self._pod.attempt
-        answer = await self._link.ask(
-            pod_protocol.CLAIM, {"runner": self._pod.runner, "host": self._pod.node or self._pod.name}
-        )
+        answer = await self._claim()
         if "refused" in answer:
             note(f"the attempt does not run here: {answer['refused']}")
             return 3
         self._claimed(answer)
+        connection = self._link_of(answer.pop("credential"))
+        connection.connect_soon()
+        self._link = AttemptLink(connection, self._pod.pool, self._pod.attempt)
+        self._transfers = Transfers(self._link, FolderStore(self._pod.work / "artifacts"))
         self._grace = float(answer["grace"])
         publishing = asyncio.create_task(self._publisher.run())
         beating = asyncio.create_task(self._beat(answer["lease"]))
@@ -133,7 +143,13 @@ class PodRunner:
         finally:
             for task in (publishing, beating):
                 task.cancel()
+            await self._link.close()
         return 0 if end["outcome"] == "succeeded" else 1
+
+    async def _claim(self, headers: dict[str, str] | None = None, patience: float = PATIENCE) -> Json:
+        subject = pod_protocol.claim(self._pod.pool, self._pod.name, *self._pod.attempt)
+        about = {"runner": self._pod.runner, "host": self._pod.node or self._pod.name}
+        return await self._worker_link.ask(subject, json.dumps(about).encode(), headers, patience)
 
     def terminate(self) -> None:
         """End the step, because Kubernetes ends the pod."""
@@ -174,6 +190,9 @@ class PodRunner:
         return Tail(lambda suffix: AppendedFile(f"{base}.{suffix}"), time.time, preface)
 
     # -------------------------------------------------------------------------------------- the outbox of the step
+
+    async def _store_message(self, message: Message) -> None:
+        await self._link.publish(message)
 
     def publish(self, message: Message) -> None:
         """Publish a part of the output or of the metrics, or the progress."""
@@ -232,6 +251,24 @@ class PodRunner:
         return end
 
     async def _finish(self, end: Json) -> None:
+        """Report the end, until it is in the log.
+
+        After that the credential of the attempt is refused, so a runner that lost its connection before it got the
+        answer cannot ask again: it sees that its claim is refused.
+        """
+        reporting = asyncio.create_task(self._report(end))
+        try:
+            while not (await asyncio.wait([reporting], timeout=_ENDED_CHECK))[0]:
+                with contextlib.suppress(PenstockError):
+                    answer = await self._claim({pod_protocol.TRY: "2"}, patience=0.0)
+                    if "refused" in answer:
+                        note(f"the end is not reported again: {answer['refused']}")
+                        return
+            reporting.result()
+        finally:
+            reporting.cancel()
+
+    async def _report(self, end: Json) -> None:
         try:
             await self._link.ask(pod_protocol.FINISH, end)
         except RefusedError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
-from penstock.runner.pod.link import Link, RefusedError
+from penstock.runner.pod.link import AttemptLink, RefusedError
 from penstock.store import FolderStore
 from penstock_core import pod_protocol as protocol
 from penstock_core.artifacts import folders
@@ -46,7 +46,7 @@ class Transfers:
         store: the pod's folder store.
     """
 
-    def __init__(self, link: Link, store: FolderStore) -> None:
+    def __init__(self, link: AttemptLink, store: FolderStore) -> None:
         self._link = link
         self._store = store
         self._uploaded: set[str] = set()

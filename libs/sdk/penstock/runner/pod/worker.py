@@ -12,6 +12,7 @@ import dataclasses
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from penstock.runner.pod.fork_servers import ForkServers
@@ -34,12 +35,14 @@ class Worker:
 
     Args:
         pod: who this pod is, and its first attempt.
-        link: the connection to the platform.
+        link: the connection of the worker.
+        link_of: makes a connection with the credential of an attempt.
     """
 
-    def __init__(self, pod: PodIdentity, link: Link) -> None:
+    def __init__(self, pod: PodIdentity, link: Link, link_of: Callable[[str], Link]) -> None:
         self._pod = pod
         self._link = link
+        self._link_of = link_of
         self._servers = ForkServers(pod.work / "step")
         self._began = time.monotonic()
         self._terms: Json | None = None
@@ -53,7 +56,7 @@ class Worker:
         """Run the attempt of this pod, and others while there are some; returns the exit status."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
         await self._link.connect()
-        await self._link.serve(pod_protocol.offers(self._pod.uid), self._offer)
+        await self._link.serve(pod_protocol.offers(self._pod.name, self._pod.uid), self._offer)
         try:
             status = await self._attempt(self._pod.attempt)
             while status != 3 and self._terms is not None and (attempt := await self._next(self._terms)) is not None:
@@ -67,7 +70,7 @@ class Worker:
 
     async def _attempt(self, attempt: AttemptKey) -> int:
         pod = dataclasses.replace(self._pod, attempt=attempt)
-        self._runner = PodRunner(pod, self._link, self._servers, self._claimed)
+        self._runner = PodRunner(pod, self._link, self._link_of, self._servers, self._claimed)
         if self._terminated.is_set():
             self._runner.terminate()
         return await self._runner.run()
@@ -85,8 +88,8 @@ class Worker:
 
     async def _announce_once(self) -> None:
         if self._terms is not None:
-            about = {"uid": self._pod.uid, "pod": self._pod.name, "class": self._terms["class"], "idle": self._idle}
-            await self._link.announce(about)
+            about = {"uid": self._pod.uid, "class": self._terms["class"], "idle": self._idle}
+            await self._link.announce(pod_protocol.announcement(self._pod.pool, self._pod.name), about)
 
     async def _next(self, terms: Json) -> AttemptKey | None:
         """Wait for another attempt; None when it is time to end."""
