@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +111,7 @@ class Workspace:
             **user_environment(),
             "PENSTOCK_HOME": str(folder / "home"),
             "PENSTOCK_GIT_PROTOCOLS": "http",
+            "PENSTOCK_SECRET_GITHUB": "correct-horse",
             "PENSTOCK_SECRETS_FOLDER": str(folder / "secrets"),
             "UV_CACHE_DIR": str(folder / "uv-cache"),
             "UV_HTTP_RETRIES": "0",
@@ -324,3 +327,55 @@ def test_a_build_survives_kills_of_the_platform(workspace: Workspace) -> None:
     found = workspace.client().builds.wait(build.id)
     assert (found.pipeline, found.version) == ("killed", 1)
     assert not list((workspace.folder / "home" / "builds").glob("*/source/.git"))
+
+
+PUBLISHING = """
+deployments:
+  on-push:
+    pipeline: pushed
+    triggers:
+      - webhook: github
+        secret: secret:github
+        events: push
+        publish: {source!r}
+      - on: penstock.build.finished.v1
+        name: built
+        filter: data.pipeline == "pushed" && data.state == "succeeded"
+"""
+
+
+def test_a_push_publishes_a_version_which_starts_a_run(workspace: Workspace) -> None:
+    flow = FLOW.replace("def training", "def pushed")
+    workspace.commit(flow)
+    source = f"{workspace.url}@main#subdirectory=train:pushed"
+    workspace.call("register", source)
+    (workspace.folder / "penstock.yaml").write_text(PUBLISHING.format(source=source))
+    workspace.call("apply", "penstock.yaml")
+    commit = workspace.commit(flow.replace("double(21)", "double(50)"))
+    url = json.loads((workspace.folder / "home" / "platform.json").read_text())["url"]
+    for delivery, ref in (("one", "refs/heads/dev"), ("two", "refs/heads/main"), ("two", "refs/heads/main")):
+        body = json.dumps({"ref": ref, "after": commit, "repository": {}}).encode()
+        signature = hmac.new(b"correct-horse", body, "sha256").hexdigest()
+        headers = {
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": delivery,
+            "X-Hub-Signature-256": f"sha256={signature}",
+            "Content-Type": "application/json",
+        }
+        request = urllib.request.Request(f"{url}/v1/webhooks/default/on-push", body, headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            assert response.status in (200, 202)
+    client = workspace.client()
+    deadline = time.monotonic() + 120
+    while not (runs := client.runs.list(pipeline="pushed")) or runs[0].state != "succeeded":
+        assert time.monotonic() < deadline, client.builds.list()[:3]
+        time.sleep(0.2)
+    assert [run.version for run in runs] == [2]
+    assert client.pipelines.get("pushed").git["commit"] == commit  # type: ignore[index]
+    built = [one for one in client.builds.list() if one.requested_by == "trigger:on-push"]
+    assert len(built) == 1 and built[0].source == source
+    events = json.loads(workspace.call("events", "list", "--json").stdout)
+    pushes = [one for one in events if one["type"] == "com.github.push"]
+    explained = [workspace.call("triggers", "explain", str(one["sequence"])).stdout for one in pushes]
+    assert sum("requested a build" in text for text in explained) == 1
+    assert sum("filtered" in text and "refs/heads/dev" in text for text in explained) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +165,14 @@ async def test_unused_environments_are_removed_and_used_ones_stay(index: Package
     user.release()
     assert await first.remove_unused() == [new.digest()]
     assert not (folder / new.digest()).exists()
+
+
+async def test_what_killed_installers_have_left_is_removed_later(tmp_path: Path) -> None:
+    for name, age in (("abandoned.part", 2 * 86400), ("in-progress.part", 3600)):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    await VirtualEnvironments(tmp_path, 10**9, 60).remove_unused()
+    assert [path.name for path in tmp_path.iterdir()] == ["in-progress.part"]
 
 
 async def test_an_environment_whose_interpreter_was_uninstalled_is_installed_again(

@@ -16,6 +16,7 @@ from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.buckets.waits import Waits
+from penstock_adapters.nats.build_log import VersionBuildLog
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
@@ -76,6 +77,7 @@ class TriggersApp:
             log,
             timers,
             evaluator,
+            VersionBuildLog(bus),
             time.time,
         )
         self._waiting = WaitingSteps(Waits(bus), log)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from penstock_adapters.nats.build_log import VersionBuildLog
 from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
@@ -23,7 +24,7 @@ from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.trigger_timers import Timers, TriggerTimer
 from penstock_contracts import subjects
-from penstock_core import run_events
+from penstock_core import access, git_sources, run_events
 from penstock_core.deployments import decisions, matching, windows
 from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.deployments.definition import CronTrigger, Definition, Subscription, Window
@@ -84,8 +85,10 @@ class TriggerService:
         runs: NatsRunLog,
         timers: Timers,
         evaluator: Evaluator,
+        builds: VersionBuildLog,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._builds = builds
         self._deployments = deployments
         self._index = index
         self._log = log
@@ -155,12 +158,22 @@ class TriggerService:
             case Failed():
                 rejection = trigger.decision(event, Outcome.REJECTED, error=f"{found.where}: {found.error}")
                 await self._follow_rejection(event, await self._log.decide(rejection))
+            case Matched() if trigger.subscription.publish:
+                await self._build(trigger, event)
             case Matched() if trigger.subscription.window is not None:
                 await self._collect(trigger, trigger.subscription.window, found, event)
             case Matched() if found.start_at is not None and found.start_at > self._clock():
                 await self._schedule(trigger, found.start_at, event)
             case Matched():
                 await self._start(trigger, event)
+
+    async def _build(self, trigger: _Trigger, event: Event) -> None:
+        """Request the build of a version. A request that is repeated finds the commit built, or being built."""
+        by = access.trigger(trigger.deployment.name)
+        mine = trigger.decision(event, Outcome.BUILDING, at=self._clock())
+        if (await self._log.decide(mine)).outcome is Outcome.BUILDING:
+            source = git_sources.parse(trigger.subscription.publish)
+            await self._builds.request(event.project, source, by, publish=True)
 
     async def _start(self, trigger: _Trigger, event: Event) -> None:
         start = trigger.start([event], event.digest)

@@ -237,3 +237,42 @@ def test_wrong_options_of_a_webhook_are_named() -> None:
     assert wrong(provider=Provider.HMAC, header="x", id_header="y", algorithm="sha1") == set()
     assert wrong(window=Window(kind=WindowKind.ALL_OF, seconds=1)) == {"types"}
     assert wrong(window=Window(kind=WindowKind.DEBOUNCE, seconds=1), not_before="data.at") == {"not_before"}
+
+
+@pytest.mark.parametrize(
+    ("data", "ref", "pushed"),
+    [
+        ({"ref": "refs/heads/main", "after": "4f2a"}, "main", True),
+        ({"ref": "refs/heads/main", "after": "4f2a"}, "refs/heads/main", True),
+        ({"ref": "refs/tags/v1", "after": "4f2a"}, "v1", True),
+        ({"ref": "refs/heads/dev", "after": "4f2a"}, "main", False),
+        ({"ref": "refs/heads/feature/main", "after": "4f2a"}, "main", False),
+        ({"ref": "refs/heads/main", "after": "0" * 40}, "main", False),
+        ({"ref": "refs/heads/trunk", "after": "4f2a", "repository": {"default_branch": "trunk"}}, "", True),
+        ({"ref": "refs/heads/trunk", "after": "4f2a", "project": {"default_branch": "trunk"}}, "", True),
+        ({"ref": "refs/heads/main", "after": "4f2a", "repository": {"default_branch": "trunk"}}, "", False),
+        ({"ref": "refs/heads/main", "after": "4f2a", "repository": "x", "project": []}, "", True),
+        ({"ref": 3, "after": "4f2a"}, "main", False),
+        ({"zen": "ping"}, "main", False),
+        ([], "main", False),
+        (None, "", False),
+    ],
+)
+def test_which_pushes_are_to_a_branch_or_tag(data: object, ref: str, pushed: bool) -> None:
+    assert webhooks.pushes_to(data, ref) is pushed
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"publish": "git+https://host/repo@main"}, set[str]()),
+        ({"publish": "https://host/repo"}, {"publish"}),
+        ({"publish": f"git+https://host/repo@{'a' * 40}"}, {"publish"}),
+        ({"publish": "git+https://host/repo", "provider": Provider.STANDARD}, {"publish"}),
+        ({"publish": "git+https://host/repo", "inputs": {"x": "data.x"}, "key": "data.y"}, {"inputs", "key"}),
+    ],
+)
+def test_what_can_be_published(changes: dict[str, Any], where: set[str]) -> None:
+    fields = {"name": "hook", "provider": Provider.GITHUB, "secret": "secret:github", **changes}
+    found = problems(Definition(pipeline="p", triggers=(WebhookTrigger(**fields),)))
+    assert {path.rpartition(".")[2] for path, _ in found} == where

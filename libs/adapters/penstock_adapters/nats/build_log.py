@@ -15,9 +15,12 @@ import pydantic
 
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 from penstock_contracts import subjects
+from penstock_contracts.builds import BuildRequested
 from penstock_contracts.environments import EnvironmentFinished, EnvironmentLog, EnvironmentRequested
+from penstock_core import git_sources
 from penstock_core.environments.declaration import EnvironmentDeclaration
 from penstock_core.errors import UnavailableError
+from penstock_core.git_sources import GitSource
 
 _INTERVAL = 0.2
 _BATCH = 200
@@ -25,6 +28,9 @@ _BATCH = 200
 
 _MOST_LINES = 20_000
 """Lines of one build that are stored; a build script can print without end."""
+
+_REQUESTS = 20
+"""Tries to append a request among others for the same source."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=pydantic.BaseModel)
@@ -173,3 +179,43 @@ class EnvironmentBuildLog:
         requested = EnvironmentRequested(declaration=declaration, build=build, at=time.time(), by=by)
         new = await append(self._bus, subjects.environment(self._project, digest, build, "requested"), requested)
         return build, None if new else await self.finished(digest, build), new
+
+
+class VersionBuildLog:
+    """The builds of versions from Git repositories."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def request(self, project: str, source: GitSource, by: str, *, publish: bool) -> tuple[str, int, bool]:
+        """Return digest and number of the build of a version, and whether it is a new one.
+
+        An equal request whose branch or tag is not resolved yet has the same build: it will find the same commit.
+
+        Args:
+            project: of the version.
+            source: where the pipeline is.
+            by: the principal.
+            publish: publish the version; otherwise it is an experiment.
+
+        Raises:
+            UnavailableError: other requests for the same source were always faster.
+        """
+        digest = source.digest(published=publish)
+        for _ in range(_REQUESTS):
+            subject = subjects.version_build(project, digest, "*", "requested")
+            last = await self._bus.last(subjects.BUILDS, subject)
+            latest = BuildRequested.model_validate_json(last.data).build if last is not None else 0
+            if latest and await self._can_join(project, digest, latest, source):
+                return digest, latest, False
+            number = latest + 1
+            requested = BuildRequested(source=source, publish=publish, build=number, at=time.time(), by=by)
+            subject = subjects.version_build(project, digest, number, "requested")
+            if await append(self._bus, subject, requested):
+                return digest, number, True
+        raise UnavailableError("too many requests build the same source at the same time: try again")
+
+    async def _can_join(self, project: str, digest: str, number: int, source: GitSource) -> bool:
+        tails = ["finished"] if git_sources.is_commit(source.ref) else ["finished", "resolved"]
+        found = [subjects.version_build(project, digest, number, tail) for tail in tails]
+        return not any([await self._bus.last(subjects.BUILDS, subject) for subject in found])

@@ -27,6 +27,9 @@ _WAIT = 0.1
 _CHECK = 60.0
 """Seconds that the interpreter of a new environment may take to start."""
 
+_ABANDONED = 86400.0
+"""Seconds, besides the timeout, after which what an installer has left was not completed by it."""
+
 _COMPLETE = "penstock-environment"
 """File in an environment that is complete; its time of change is when the environment was used last."""
 
@@ -153,6 +156,10 @@ class VirtualEnvironments:
             os.close(lock)
 
     def _remove_unused(self) -> list[str]:
+        for left in self._folder.glob("*.part"):  # of installers that were killed
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED + self._timeout:
+                    shutil.rmtree(left, ignore_errors=True)
         sizes: list[tuple[float, str, int]] = []
         for complete in self._folder.glob(f"*/{_COMPLETE}"):
             with contextlib.suppress(OSError):

@@ -344,6 +344,8 @@ def _outcome(one: Decision) -> str:
             return f"rejected: {one.error}"
         case "limited":
             return f"limited: run {one.run_id} was skipped: {one.error}"
+        case "building":
+            return "requested a build, which publishes a version: see `penstock builds list`"
         case "filtered":
             return "filtered: the filter is false"
         case outcome:

@@ -26,6 +26,8 @@ class Outcome(enum.StrEnum):
     """It is part of a window, whose run may have started already."""
     THROTTLED = "throttled"
     """An earlier event started a run, and this one arrived too soon after it."""
+    BUILDING = "building"
+    """It requested the build of a version."""
     REJECTED = "rejected"
     """An expression failed, or the inputs do not fit the pipeline."""
     LIMITED = "limited"

@@ -189,6 +189,7 @@ class WebhookTrigger:
         events: the provider's events that start runs, such as `push` or `release.published`; empty: all.
         header, algorithm: of `hmac`: the header with the signature, and the hash function.
         id_header: of `hmac`: the header with the id of a delivery; empty: each delivery is an event of its own.
+        publish: a source in Git; a push to its branch or tag builds and publishes a version, and starts no run.
         filter, inputs, inputs_from, key, not_before, partition, window: as in `EventTrigger`.
     """
 
@@ -200,6 +201,7 @@ class WebhookTrigger:
     header: str = ""
     algorithm: str = "sha256"
     id_header: str = ""
+    publish: str = ""
     filter: str = ""
     inputs: dict[str, str] = field(default_factory=dict[str, str])
     inputs_from: str = ""
@@ -306,12 +308,14 @@ class Subscription:
     Attributes:
         at: deployment and trigger, as `DEPLOYMENT/TRIGGER`.
         subject: matched with that of the event, if it is given.
+        publish: a source in Git, of which an event publishes a version instead of starting a run.
     """
 
     trigger: str
     at: str
     types: tuple[str, ...]
     subject: str = ""
+    publish: str = ""
     filter: str = ""
     inputs: dict[str, str] = field(default_factory=dict[str, str])
     inputs_from: str = ""
@@ -354,6 +358,7 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
                 at=at,
                 types=webhooks.event_types(trigger.provider, trigger.events),
                 subject=at,
+                publish=trigger.publish,
                 filter=trigger.filter,
                 inputs=trigger.inputs,
                 inputs_from=trigger.inputs_from,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock_core import ids
+from penstock_core import git_sources, ids
 from penstock_core.deployments import late, partitions, webhooks
 from penstock_core.deployments.definition import (
     ACTIVE_RUNS_LIMIT,
@@ -29,6 +29,7 @@ from penstock_core.deployments.definition import (
 from penstock_core.deployments.notify_rules import rules_problems
 from penstock_core.deployments.webhooks import Provider
 from penstock_core.errors import InvalidIdError
+from penstock_core.git_sources import InvalidGitSourceError
 from penstock_core.pipeline.ir import Overlap
 
 
@@ -182,6 +183,8 @@ def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
             yield "events", f"a {trigger.provider.value} webhook has no types of events: use a filter"
         elif not is_event_type(event):
             yield "events", f"{event[:100]!r} is not an event of {trigger.provider.value}, such as 'push'"
+    if trigger.publish:
+        yield from _publish_problems(trigger)
     if trigger.algorithm not in webhooks.ALGORITHMS:
         yield "algorithm", f"must be one of {', '.join(webhooks.ALGORITHMS)}"
     if trigger.provider is not Provider.HMAC:
@@ -189,6 +192,21 @@ def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
             if getattr(trigger, option):
                 yield option, "only applies to 'hmac'"
     yield from _combination_problems(trigger)
+
+
+def _publish_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
+    try:
+        source = git_sources.parse(trigger.publish)
+    except InvalidGitSourceError as error:
+        yield "publish", str(error)
+        return
+    if git_sources.is_commit(source.ref):
+        yield "publish", "names a commit, which no push changes: name a branch or a tag"
+    if trigger.provider not in webhooks.TYPED:
+        yield "publish", "needs the pushes of 'github' or 'gitlab'"
+    for option in ("inputs", "inputs_from", "key", "not_before", "partition", "window"):
+        if getattr(trigger, option):
+            yield option, "has no effect with publish, which starts no run"
 
 
 def _combination_problems(trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:

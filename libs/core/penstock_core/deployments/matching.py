@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
+from penstock_core import git_sources
+from penstock_core.deployments import webhooks
 from penstock_core.deployments.definition import Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.errors import PenstockError
@@ -92,6 +94,9 @@ def match(subscription: Subscription, event: Event, evaluator: Evaluator) -> Mat
                 raise ExpressionError(f"the value must be true or false, not {_shown(found)}")
             if not found:
                 return Filtered(clauses=clauses(subscription.filter, scope, evaluator))
+        if subscription.publish and not webhooks.pushes_to(event.data, git_sources.parse(subscription.publish).ref):
+            text = f"the push is to the branch or tag of {subscription.publish}"
+            return Filtered(clauses=(Clause(text=text, holds=False, values=_pushed(event.data)),))
         where = "key"
         key = _key(evaluator.evaluate(subscription.key, scope)) if subscription.key else ""
         where = "not_before"
@@ -100,6 +105,10 @@ def match(subscription: Subscription, event: Event, evaluator: Evaluator) -> Mat
         parts = clauses(subscription.filter, scope, evaluator) if where == "filter" else ()
         return Failed(where=where, error=str(error), clauses=parts)
     return Matched(key=key, start_at=start)
+
+
+def _pushed(data: Any) -> dict[str, Any]:
+    return {"data.ref": data.get("ref")} if isinstance(data, dict) else {}
 
 
 def run_inputs(

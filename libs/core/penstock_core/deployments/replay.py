@@ -99,6 +99,8 @@ class _Replay:
                 self._decide(event, Outcome.FILTERED, clauses=found.clauses)
             case Failed():
                 self._decide(event, Outcome.REJECTED, error=f"{found.where}: {found.error}", clauses=found.clauses)
+            case Matched() if self.shape.publish:
+                self._decide(event, Outcome.BUILDING)
             case Matched() if self.shape.window is not None:
                 self._collect(event, found.key, self.shape.window)
             case Matched():

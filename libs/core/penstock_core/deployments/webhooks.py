@@ -266,3 +266,22 @@ def _word(text: str) -> str:
 
 def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def pushes_to(data: Any, ref: str) -> bool:
+    """Return whether the payload of GitHub or GitLab is a push to a branch or tag, which still exists after it.
+
+    Args:
+        data: the payload.
+        ref: branch, tag or `refs/…`; empty: the default branch.
+    """
+    match data:
+        case {"ref": str(pushed), "after": str(after)} if after.strip("0"):
+            fields = cast("Mapping[str, Any]", data)
+        case _:
+            return False
+    if not ref:
+        known = (fields.get(name) for name in ("repository", "project"))
+        names = [cast("Mapping[str, Any]", one).get("default_branch") for one in known if isinstance(one, Mapping)]
+        ref = next((name for name in names if isinstance(name, str) and name), "main")
+    return pushed in (ref, f"refs/heads/{ref}", f"refs/tags/{ref}")

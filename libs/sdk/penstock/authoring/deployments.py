@@ -164,6 +164,7 @@ class Webhook:
         header: of `hmac`: the header with the signature, in hexadecimal or Base64; default `X-Signature`.
         algorithm: of `hmac`: `sha256`, `sha512` or `sha1`.
         id_header: of `hmac`: the header that identifies a delivery; default: every delivery is new.
+        publish: a source such as `git+https://host/repo@main#subdirectory=train`, of which a push publishes a version.
         filter, inputs, key, not_before, partition, debounce, throttle, batch, within: as in `On`.
         name: of the trigger.
     """
@@ -174,6 +175,7 @@ class Webhook:
     header: str = ""
     algorithm: str = "sha256"
     id_header: str = ""
+    publish: str = ""
     filter: str = ""
     inputs: Inputs = None
     key: str = ""
@@ -196,6 +198,7 @@ class Webhook:
             "header": self.header,
             "algorithm": self.algorithm,
             "id_header": self.id_header,
+            "publish": self.publish,
             "filter": self.filter,
             **_inputs(self.inputs),
             "key": self.key,

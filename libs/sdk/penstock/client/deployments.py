@@ -74,7 +74,7 @@ class Decision:
 
     Attributes:
         revision: the revision of the deployment that was in force.
-        outcome: `started`, `scheduled`, `collected`, `throttled`, `rejected`, `filtered`, `paused` or
+        outcome: `started`, `scheduled`, `collected`, `throttled`, `building`, `rejected`, `filtered`, `paused` or
             `limited`: its run was skipped, because too many runs were active.
         run_id: the run that it started or will start.
         error: why it was rejected or limited.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import pydantic
 from nats.aio.msg import Msg
 
 from penstock_adapters.nats import build_log
+from penstock_adapters.nats.build_log import VersionBuildLog
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follower import Followers
 from penstock_contracts import subjects
@@ -24,14 +24,12 @@ from penstock_contracts.builds import (
     BuildView,
 )
 from penstock_contracts.environments import EnvironmentFinished, EnvironmentLog, EnvironmentRequested
-from penstock_core import git_sources
 from penstock_core.git_sources import InvalidGitSourceError
 from penstock_gateway.errors import ConflictError, NotFoundError, UnprocessableError
 
 _LOG_LINES = 1000
 """Lines of a log in one answer."""
 
-_TRIES = 20
 _ID = re.compile(r"(?P<kind>version|environment)-(?P<digest>[0-9a-f]{64})-(?P<number>[1-9][0-9]{0,6})\Z")
 _PREFIXES = {"version": "version-builds", "environment": "environments"}
 
@@ -45,6 +43,7 @@ class Builds:
         self._bus = bus
         self._followers = followers
         self._project = project
+        self._log = VersionBuildLog(bus)
 
     async def request(self, body: BuildBody, by: str) -> tuple[BuildView, bool]:
         """Return the build of a version, and whether it is a new one.
@@ -58,16 +57,8 @@ class Builds:
             source = body.source()
         except InvalidGitSourceError as error:
             raise UnprocessableError("Invalid source", str(error)) from error
-        digest = source.digest(published=body.publish)
-        for _ in range(_TRIES):
-            latest = await self._latest(digest)
-            if latest is not None and await self._can_join(digest, latest, source):
-                return await self._view(f"version-{digest}-{latest}"), False
-            number = (latest or 0) + 1
-            requested = BuildRequested(source=source, publish=body.publish, build=number, at=time.time(), by=by)
-            if await build_log.append(self._bus, self._subject(digest, number, "requested"), requested):
-                return await self._view(f"version-{digest}-{number}"), True
-        raise ConflictError("Too many requests for the same source", "try again")
+        digest, number, new = await self._log.request(self._project, source, by, publish=body.publish)
+        return await self._view(f"version-{digest}-{number}"), new
 
     async def list(self, limit: int) -> BuildList:
         """Return the newest builds, newest first, without their logs."""
@@ -95,7 +86,7 @@ class Builds:
         """
         prefix = self._prefix(id)
         last = await self._bus.last(subjects.BUILDS, f"{prefix}.>")
-        view = await self._log(await self._view(id), prefix, after)
+        view = await self._with_log(await self._view(id), prefix, after)
         if wait <= 0 or view.state != "building" or view.log:
             return view
         followed = [f"{prefix}.>"]
@@ -103,7 +94,7 @@ class Builds:
             followed.append(f"{self._prefix(joins)}.finished")
         async with self._followers.follow(subjects.BUILDS, followed, last.seq if last else 0) as follower:
             await follower.take(wait)
-        return await self._log(await self._view(id), prefix, after)
+        return await self._with_log(await self._view(id), prefix, after)
 
     async def cancel(self, id: str, by: str) -> BuildView:
         """Cancel a build that has not ended; its builder stops.
@@ -122,17 +113,6 @@ class Builds:
             return view
         raise ConflictError(f"Build {id} cannot be cancelled", f"it is {view.state}")
 
-    async def _latest(self, digest: str) -> int | None:
-        last = await self._bus.last(subjects.BUILDS, self._subject(digest, "*", "requested"))
-        return BuildRequested.model_validate_json(last.data).build if last is not None else None
-
-    async def _can_join(self, digest: str, number: int, source: git_sources.GitSource) -> bool:
-        if await self._bus.last(subjects.BUILDS, self._subject(digest, number, "finished")) is not None:
-            return False
-        if git_sources.is_commit(source.ref):
-            return True
-        return await self._bus.last(subjects.BUILDS, self._subject(digest, number, "resolved")) is None
-
     async def _view(self, id: str) -> BuildView:
         """Return a build, with the result of the one that makes its version."""
         view, joins = await self._parsed(id)
@@ -150,7 +130,7 @@ class Builds:
             raise NotFoundError(f"Build {id} does not exist", "GET /v1/builds lists the builds")
         return found
 
-    async def _log(self, view: BuildView, prefix: str, after: int) -> BuildView:
+    async def _with_log(self, view: BuildView, prefix: str, after: int) -> BuildView:
         lines: list[str] = []
         for message in await self._bus.read(subjects.BUILDS, f"{prefix}.log", after):
             if len(lines) >= _LOG_LINES:
@@ -161,9 +141,6 @@ class Builds:
             except pydantic.ValidationError:
                 lines.append("(an unreadable line)")
         return view.model_copy(update={"log": lines, "after": after})
-
-    def _subject(self, digest: str, number: int | Any, tail: str) -> str:
-        return subjects.version_build(self._project, digest, number, tail)
 
     def _prefix(self, id: str) -> str:
         found = _ID.match(id)

@@ -205,6 +205,8 @@ def _result(found: matching.Match, shape: Subscription, event: Event) -> dict[st
         case Failed():
             error = f"{found.where}: {found.error}"
             return {"outcome": Outcome.REJECTED, "error": error, "clauses": clause_views(found.clauses)}
+        case Matched() if shape.publish:
+            return {"outcome": Outcome.BUILDING}
         case Matched() if shape.window is not None:
             return {"outcome": Outcome.COLLECTED, "key": found.key}
         case Matched() if found.start_at is not None and found.start_at > event.received_at:
