@@ -256,6 +256,7 @@ CALLS: dict[str, list[str]] = {
     "env diff": ["talking@1", "talking@1"],
     "env update": ["talking.py"],
     "runs upload": [],
+    "notifications list": [],
     "notifications test": ["hostile"],
     "triggers test": ["hostile", "--event", json.dumps({"type": "com.acme.hostile", "data": {"text": HOSTILE}})],
     "questions list": [],

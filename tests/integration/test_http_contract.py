@@ -46,6 +46,7 @@ MEANING = {
     "POST /v1/runs/{run_id}/steps/{key}/answer": "the choices of the question",
     "POST /v1/events": "names of attributes, times",
     "PUT /v1/event-types/{type}": "a JSON Schema",
+    "PUT /v1/notifications/rules": "notification rules",
     "PUT /v1/deployments/{name}": "the definition of a deployment",
     "POST /v1/deployments/{name}/test": "an event",
     "POST /v1/deployments/{name}/replay": "a time or an event",

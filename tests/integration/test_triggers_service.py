@@ -550,6 +550,26 @@ async def test_a_run_that_has_not_finished_in_time_is_late_once(platform: Platfo
     assert len(await late_events(platform, "slow")) == 1
 
 
+async def test_a_step_that_has_not_succeeded_in_time_is_late_once(platform: Platform) -> None:
+    """The other step of the run has succeeded, and is not late."""
+    late = Late(steps={"train": 1.5, "load": 1.5})
+    await platform.deploy("steps", on("com.acme.steps"), late=late)
+    await platform.send("com.acme.steps")
+    [run] = await platform.started("steps")
+    ends = [("load", RunOutcome.SUCCEEDED), ("train", RunOutcome.FAILED)]
+    log = NatsRunLog(platform.bus, "test")
+    await log.append([AttemptFinished(run_id=run.run_id, key=key, attempt=1, outcome=end) for key, end in ends])
+
+    async def events() -> list[Event]:
+        return await late_events(platform, "steps")
+
+    [event] = await until(events, lambda found: bool(found))
+    assert (event.id, event.data["step"]) == (f"{run.run_id}/late/train", "train")
+    assert event.data["reason"] == "step 'train' has not succeeded 1.5s after the request of the run"
+    await platform.settled()
+    assert len(await events()) == 1
+
+
 async def test_a_run_that_has_finished_in_time_is_not_late(platform: Platform) -> None:
     await platform.deploy("quick", on("com.acme.quick"), late=Late(after=2.0))
     await platform.send("com.acme.quick")

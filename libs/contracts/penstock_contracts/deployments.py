@@ -187,6 +187,19 @@ class DecisionList(BaseModel):
     decisions: list[DecisionView]
 
 
+class RulesBody(RequestBody):
+    """Replace the notification rules of the project."""
+
+    rules: list[dict[str, Any]] = Field(description="as `notify` of a deployment; see deployment.schema.json")
+    dry_run: bool = Field(default=False, description="check them, and change nothing")
+
+
+class ProjectRules(BaseModel):
+    """The notification rules of a project, which apply to runs of all of its deployments."""
+
+    rules: list[NotifyRule]
+
+
 class NotificationTest(BaseModel):
     """A test notification: whether its receiver accepted it. Otherwise `error` says why it did not."""
 
@@ -341,6 +354,8 @@ def _parsed(shape: type[Any], path: str, given: Mapping[str, Any], errors: list[
     unknown = [name for name in given if name not in known]
     errors += [(f"{path}{name[:100]}", f"is unknown (fields: {', '.join(known)})") for name in unknown]
     read = {name: value for name, value in given.items() if name in known}
+    if shape is Late and isinstance(read.get("steps"), dict):
+        read["steps"] = _step_times(path, cast("dict[str, Any]", read["steps"]), errors)
     for name, convert in _conversions(read) if shape is not Partitions else ():
         try:
             read[name] = convert(read[name])
@@ -355,6 +370,18 @@ def _parsed(shape: type[Any], path: str, given: Mapping[str, Any], errors: list[
             where = ".".join(str(part) for part in one["loc"])
             errors.append((f"{path}{where}", "is missing" if one["type"] == "missing" else one["msg"]))
         return None
+
+
+def _step_times(path: str, given: dict[str, Any], errors: list[tuple[str, str]]) -> dict[str, Any]:
+    found = dict(given)
+    for key, value in given.items():
+        if isinstance(value, str):
+            try:
+                found[key] = _duration(value)
+            except ValueError as error:
+                errors.append((f"{path}steps.{key[:100]}", str(error)))
+                del found[key]
+    return found
 
 
 def _conversions(read: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[str], float]]]:

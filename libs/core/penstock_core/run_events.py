@@ -81,20 +81,21 @@ def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[
     )
 
 
-def run_late(requested: RunRequested, state: str, reason: str, at: float) -> Event:
-    """Return the event about a run that is late. There is one for each run, whatever the reason.
+def run_late(requested: RunRequested, state: str, reason: str, at: float, step: str = "") -> Event:
+    """Return the event about a run that is late. There is one for each run, and one for each step that is late.
 
     Args:
         requested: its request.
         state: its end, if it has finished without success; empty: it has not finished.
         reason: why it is late.
         at: since when, in Unix seconds.
+        step: key of the step that is late; empty: the run.
     """
     return Event(
         project=requested.project,
         type=RUN_LATE,
         source=SOURCE,
-        id=f"{requested.run_id}/late",
+        id=f"{requested.run_id}/late{f'/{step}' if step else ''}",
         time=_rfc3339(at),
         subject=requested.pipeline,
         extensions={"keys": f"{requested.pipeline},{requested.run_id}", **hops_of(requested.trigger)},
@@ -104,6 +105,7 @@ def run_late(requested: RunRequested, state: str, reason: str, at: float) -> Eve
             "version": requested.version,
             "state": state,
             "reason": reason,
+            "step": step,
             "deployment": requested.trigger.get("deployment", ""),
             "labels": requested.labels,
         },

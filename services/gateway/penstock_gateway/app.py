@@ -383,6 +383,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         partitions=PartitionLog(bus, source),
         backfills=BackfillLog(bus, source),
         evaluator=CelEvaluator(),
+        notifications=notification_log,
         sender=sender,
         secrets=deployment_secrets,
         read_model=read_model,

@@ -23,6 +23,7 @@ from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.gathered_appends import GatheredAppends
 from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
+from penstock_adapters.nats.notification_log import NotificationLog
 from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.trigger_timers import Timers
 from penstock_core.frozen import frozen
@@ -104,6 +105,7 @@ class SharedFeatures:
     partitions: PartitionLog
     backfills: BackfillLog
     evaluator: CelEvaluator
+    notifications: NotificationLog
     sender: NotificationSender
     secrets: DeploymentSecrets
     read_model: ReadModel
@@ -187,7 +189,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         models,
         EventTail(bus, shared.followers, project, closing, stall),
         Traces(project, reader, events, shared.decisions, models),
-        RuleTests(shared.deployments, shared.sender, project),
+        RuleTests(shared.deployments, shared.notifications, shared.sender, project),
         ArtifactLineage(shared.read_model, shared.projector, shared.scripts, versions, project),
         reader,
         StepReader(reader, log, shared.progress),

@@ -35,7 +35,7 @@ from penstock_core.deployments.partitions import PartitionError
 from penstock_core.deployments.state import Deployment, Snapshot
 from penstock_core.deployments.windows import WindowClosed, WindowFact, WindowState
 from penstock_core.errors import InputError, InvalidIdError
-from penstock_core.facts import RunFinished, RunRequested
+from penstock_core.facts import SUCCESSFUL, AttemptFinished, RunFinished, RunRequested
 from penstock_triggers.keyed_locks import KeyedLocks
 from penstock_triggers.run_starter import RunStarter, Start
 
@@ -232,7 +232,7 @@ class TriggerService:
         await self._timers.set_late(run, trigger.definition, _time(event) if is_tick else None)
 
     async def _late(self, timer: TriggerTimer) -> None:
-        """Publish that a run is late, unless it has ended well."""
+        """Publish that a run or one of its steps is late, unless it has ended well."""
         names = [subjects.run(timer.run_id, tail) for tail in ("requested", "finished")]
         found = await self._runs.last(names)
         requested, finished = (found[name].fact if name in found else None for name in names)
@@ -241,7 +241,16 @@ class TriggerService:
         outcome = finished.outcome.value if isinstance(finished, RunFinished) else ""
         if outcome == "succeeded" or (outcome and not timer.success):
             return
-        await self._events.publish(run_events.run_late(requested, outcome, timer.reason, timer.at))
+        if timer.step and await self._has_succeeded(timer):
+            return
+        await self._events.publish(run_events.run_late(requested, outcome, timer.reason, timer.at, timer.step))
+
+    async def _has_succeeded(self, timer: TriggerTimer) -> bool:
+        """Whether the step of a timer has succeeded, is reused, or is skipped."""
+        tails = ("*.finished", "reused", "skipped")
+        found = await self._runs.last([subjects.run(timer.run_id, f"step.{timer.step}.{tail}") for tail in tails])
+        facts = [record.fact for record in found.values()]
+        return any(not isinstance(fact, AttemptFinished) or fact.outcome in SUCCESSFUL for fact in facts)
 
     # ---------------------------------------------------------------------------------------------------------- windows
 

@@ -359,3 +359,32 @@ async def test_rules_are_checked_before_anything_changes(http: Http, rule: dict[
     assert field in answer.fields, answer.json()
     assert SECRET not in answer.body.decode()
     assert (await http("GET", "/v1/deployments/refused")).status == 404
+
+
+async def test_rules_of_the_project_notify_of_runs_of_all_deployments(
+    platform: Platform, http: Http, receiver: Receiver
+) -> None:
+    body = {"rules": [hook(receiver, name="all", on=["failed"])]}
+    wrong = await http("PUT", "/v1/notifications/rules", {"rules": [hook(receiver, url="ftp://x")]})
+    assert (wrong.status, wrong.fields) == (422, {"notify[0].url"})
+    assert (await http("PUT", "/v1/notifications/rules", body | {"dry_run": True})).status == 200
+    assert (await http("GET", "/v1/notifications/rules")).json()["rules"] == []
+    assert (await http("PUT", "/v1/notifications/rules", body)).status == 200
+    assert [rule["name"] for rule in (await http("GET", "/v1/notifications/rules")).json()["rules"]] == ["all"]
+    await deploy(http, "own-rule", hook(receiver, name="all", on=["failed"]))
+    await deploy(http, "no-rule")
+    for name in ("own-rule", "no-rule"):
+        await end_run(platform, name, Outcome.FAILED, error="no data")
+    await received(receiver, 3)
+    await decided(platform)
+    deployments = [one["data"]["deployment"] for one in receiver.bodies]
+    assert sorted(deployments) == ["no-rule", "own-rule", "own-rule"], (
+        "a rule of the deployment, and that of the project"
+    )
+    [tested] = (await http("POST", "/v1/notifications/test")).json()["tests"]
+    assert (tested["rule"], tested["sent"]) == ("all", True)
+    assert (await http("POST", "/v1/notifications/test?rule=none")).status == 404
+    assert (await http("PUT", "/v1/notifications/rules", {"rules": []})).status == 200
+    await end_run(platform, "no-rule", Outcome.FAILED, error="no data")
+    await decided(platform)
+    assert len(receiver.requests) == 4

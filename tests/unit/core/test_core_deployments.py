@@ -447,10 +447,11 @@ def test_run_ids_differ_by_deployment_trigger_event_and_window() -> None:
 @pytest.mark.parametrize(
     ("late", "path", "message"),
     [
-        (Late(), "late", "give a duration (after), a time of day (by), or both"),
+        (Late(), "late", "give a duration (after), a time of day (by), durations of steps (steps)"),
         (Late(after=-1.0), "late.after", "more than 0 seconds"),
         (Late(after=float("inf")), "late.after", "at most 30 days"),
         (Late(after=float("nan")), "late.after", "at most 30 days"),
+        (Late(steps={"train": -1.0}), "late.steps.train", "more than 0 seconds"),
         (Late(by="7:00"), "late.by", "use one such as '07:00'"),
         (Late(by="24:00"), "late.by", "use one such as '07:00'"),
         (Late(by="07:00"), "late.by", "needs a cron trigger"),

@@ -9,9 +9,15 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.revisions import Message, append_all
 from penstock_contracts import deployment_codec, subjects
+from penstock_core.deployments.notify_rules import NotifyRule
 from penstock_core.notifications import NotificationDue, State
 
 _STATE = pydantic.TypeAdapter(State)
+_RULES = pydantic.TypeAdapter(tuple[NotifyRule, ...])
+
+
+def _rules_key(project: str) -> str:
+    return f"=rules.{project}"  # no name of a project has an equals sign, as in keys of states
 
 
 class NotificationLog:
@@ -44,6 +50,28 @@ class NotificationLog:
         """
         body = _STATE.dump_json(state)
         return await self._bucket.put(f"{project}.{deployment}", body, revision) is not None
+
+    async def rules(self, project: str) -> tuple[tuple[NotifyRule, ...], int]:
+        """Return the rules of a project and their revision; unreadable ones count as none.
+
+        Raises:
+            UnavailableError: the bucket does not answer.
+        """
+        entry = await self._bucket.get_fresh(_rules_key(project))
+        if entry is None:
+            return (), 0
+        try:
+            return _RULES.validate_json(entry.value), entry.revision
+        except pydantic.ValidationError:
+            return (), entry.revision
+
+    async def put_rules(self, project: str, rules: tuple[NotifyRule, ...]) -> None:
+        """Replace the rules of a project.
+
+        Raises:
+            UnavailableError: no answer; replacing them again is safe.
+        """
+        await self._bucket.put(_rules_key(project), _RULES.dump_json(rules))
 
     async def append(self, due: NotificationDue) -> bool:
         """Append a notification; returns False if it is known.

@@ -29,6 +29,7 @@ class TriggerTimer(pydantic.BaseModel):
         digest: of the event that the run starts for; or the backfill.
         run_id: the run that may be late.
         reason: why it is late.
+        step: key of the step that is late; empty: the run.
         success: whether it is late unless it has succeeded; otherwise, unless it has finished.
     """
 
@@ -43,6 +44,7 @@ class TriggerTimer(pydantic.BaseModel):
     run_id: str = ""
     reason: str = ""
     success: bool = False
+    step: str = ""
     at: float
 
 
@@ -96,13 +98,15 @@ class Timers:
             return
         if limits.after:
             await self._set_late(run, run.requested_at + limits.after, late.after_reason(limits.after), success=False)
+        for key, after in limits.steps.items():
+            await self._set_late(run, run.requested_at + after, late.step_reason(key, after), success=False, step=key)
         if limits.by and scheduled_at is not None:
             # The gateway has checked the time zone; one that only this machine lacks must not hold up others' events.
             with contextlib.suppress(ScheduleError):
                 at = cron_expressions.next_tick(late.cron(limits.by), limits.tz, scheduled_at)
                 await self._set_late(run, at, late.by_reason(limits.by, limits.tz), success=True)
 
-    async def _set_late(self, run: RunRequested, at: float, reason: str, *, success: bool) -> None:
+    async def _set_late(self, run: RunRequested, at: float, reason: str, *, success: bool, step: str = "") -> None:
         timer = TriggerTimer(
             kind="late",
             project=run.project,
@@ -111,9 +115,11 @@ class Timers:
             run_id=run.run_id,
             reason=reason,
             success=success,
+            step=step,
             at=at,
         )
-        await self._set(timer, f"late-{'by' if success else 'after'}-{run.run_id}")
+        what = f"step-{key_digest(step)}" if step else "by" if success else "after"
+        await self._set(timer, f"late-{what}-{run.run_id}")
 
     async def _set(self, timer: TriggerTimer, token: str) -> None:
         place = (timer.project, timer.deployment, timer.trigger, token)

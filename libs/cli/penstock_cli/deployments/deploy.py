@@ -87,7 +87,7 @@ def apply(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Apply the deployments of a penstock.yaml. Their pipelines must be registered."""
+    """Apply the deployments and notification rules of a penstock.yaml. Their pipelines must be registered."""
     from penstock_cli.platform import session
 
     if schema:
@@ -96,11 +96,19 @@ def apply(
         output.as_json(deployment_schema.schema())
         return
     with run.json_errors(wanted=json):
-        definitions = _read(file)
+        declared, rules = _read(file)
+        definitions = declared or {}
         with session.connect() as connected:
             client = connected.client
+            known = client.deployments.notification_rules() if rules is not None else []
+            if rules is not None:
+                client.deployments.set_notification_rules(rules, dry_run=True)
             applied = _apply_all(client, definitions, dry_run=dry_run)
-            extra = [one.name for one in client.deployments.list() if one.name not in definitions] if prune else []
+            if rules is not None and not dry_run:
+                client.deployments.set_notification_rules(rules)
+            extra = [one.name for one in client.deployments.list() if one.name not in definitions]
+            if not prune or declared is None:
+                extra = []
             for name in extra:
                 if not dry_run:
                     client.deployments.delete(name, reason=f"not in {file.name}")
@@ -110,16 +118,22 @@ def apply(
                 else [line for one in applied if one.changed for line in addresses.lines(client, one)]
             )
     _print(applied, dry_run=dry_run, json=json, deleted=extra)
+    if rules is not None and not json:
+        change = "unchanged" if rules == known else "would change" if dry_run else "applied"
+        output.line(
+            f"{change:<12} notification rules of the project: {', '.join(one['name'] for one in rules) or 'none'}"
+        )
     for text in calls:
         output.line(text)
     if not (dry_run or json):
         session.note_triggers(connected)
 
 
-def _read(file: Path) -> dict[str, dict[str, Any]]:
+def _read(file: Path) -> tuple[dict[str, dict[str, Any]] | None, list[dict[str, Any]] | None]:
+    """Return the deployments of a file, and the rules of the project; None: the file does not have them."""
     import yaml
 
-    from penstock.authoring import deployments
+    from penstock.authoring import deployments, notify
 
     class Loader(yaml.SafeLoader):
         """Reads `on`, `off`, `yes` and `no` as text, as YAML 1.2 does: `on` is the key of a trigger."""
@@ -135,10 +149,15 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {error}") from error
-    listed = found.get("deployments") if isinstance(found, dict) else None
+    content: dict[str, Any] = found if isinstance(found, dict) else {}
+    rules = notify.from_yaml("the project", content["notify"]) if "notify" in content else None
+    listed = content.get("deployments")
+    if listed is None and rules is not None:
+        return None, rules
     if not isinstance(listed, Mapping):
         raise UsageError(f"{file} has no deployments: write them as `deployments: {{NAME: {{pipeline: …}}}}`")
-    return {str(name): deployments.from_mapping(str(name), _object(name, one)) for name, one in listed.items()}
+    applied = {str(name): deployments.from_mapping(str(name), _object(name, one)) for name, one in listed.items()}
+    return applied, rules
 
 
 def _object(name: object, found: Any) -> dict[str, Any]:

@@ -359,7 +359,8 @@ def _active_runs(definition: dict[str, Any]) -> str:
 def _late(late: dict[str, Any]) -> str:
     after = f"not finished after {format_duration(late['after'])}" if late["after"] else ""
     by = f"not succeeded by {late['by']} {late['tz']}" if late["by"] else ""
-    return ", ".join(text for text in (after, by) if text)
+    steps = [f"step {key} not succeeded after {format_duration(one)}" for key, one in late["steps"].items()]
+    return ", ".join(text for text in (after, by, *steps) if text)
 
 
 def _partitions(declared: dict[str, Any]) -> str:

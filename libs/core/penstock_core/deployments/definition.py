@@ -234,11 +234,13 @@ class Late:
     Attributes:
         after: seconds from its request, if it has not finished; 0: never.
         by: time of day such as `07:00` in the time zone `tz`, if the run of the tick before it has not succeeded.
+        steps: by key of a step: seconds from the request of the run, if the step has not succeeded.
     """
 
     after: float = 0.0
     by: str = ""
     tz: str = "UTC"
+    steps: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @frozen(kw_only=True)

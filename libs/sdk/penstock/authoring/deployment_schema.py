@@ -34,6 +34,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "Inputs": {"anyOf": [_EXPRESSIONS, _TEXT]},
     "Mapping[str, str]": _EXPRESSIONS,
     "Mapping[str, Any]": {"type": "object"},
+    "Mapping[str, Duration]": {"type": "object", "additionalProperties": _DURATION},
     "Mapping[str, Any] | None": {
         "type": "object",
         "required": ["version"],
@@ -97,12 +98,17 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "penstock.yaml",
-        "description": "Deployments, applied by `penstock apply`",
+        "description": "Deployments and notification rules, applied by `penstock apply`",
         "type": "object",
-        "required": ["deployments"],
+        "anyOf": [{"required": ["deployments"]}, {"required": ["notify"]}],
         "properties": {
             "project": {"type": "string", "description": "project of commands in this folder; by default `default`"},
             "deployments": {"type": "object", "additionalProperties": deployment},
+            "notify": {
+                "type": "array",
+                "items": _rule(),
+                "description": "whom runs of all deployments of the project notify of what",
+            },
         },
     }
 

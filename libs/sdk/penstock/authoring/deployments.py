@@ -216,15 +216,18 @@ class Late:
         after: a duration such as "2h", from the request of a run, if it has not finished.
         by: a time of day such as "07:00", if the run of the cron tick before it has not succeeded.
         tz: time zone of `by`, such as `Europe/Paris`.
+        steps: by key of a step, a duration from the request of the run, if the step has not succeeded.
     """
 
     after: Duration = 0
     by: str = ""
     tz: str = "UTC"
+    steps: Mapping[str, Duration] = field(default_factory=dict[str, Duration])
 
     def definition(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return {"after": _seconds(self.after, "after"), "by": self.by, "tz": self.tz}
+        steps = {key: _seconds(after, f"steps[{key!r}]") for key, after in self.steps.items()}
+        return {"after": _seconds(self.after, "after"), "by": self.by, "tz": self.tz, "steps": steps}
 
 
 Trigger = Cron | On | Endpoint | Webhook

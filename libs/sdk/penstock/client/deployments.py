@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from penstock.authoring import notify
+from penstock.authoring.notify import Notify
 from penstock.client import views
 from penstock.client.http.transport import Transport
 from penstock.client.tokens import Token
@@ -317,6 +319,33 @@ class Deployments:
             NotFoundError: there is no deployment of this name, or no such rule.
         """
         rows = self._transport.json("POST", _path(name, "notifications/test"), query={"rule": rule})["tests"]
+        return [views.build(NotificationTest, row) for row in rows]
+
+    def notification_rules(self) -> list[dict[str, Any]]:
+        """Return the rules by which runs of all deployments of the project notify, beside those of each deployment."""
+        return self._transport.json("GET", "/v1/notifications/rules")["rules"]
+
+    def set_notification_rules(self, rules: Sequence[Notify | Mapping[str, Any]], *, dry_run: bool = False) -> None:
+        """Replace the rules of the project.
+
+        Args:
+            rules: `Notify` objects, or JSON as `notification_rules` returns it.
+            dry_run: check them, and change nothing.
+
+        Raises:
+            RefusedError: a rule is not valid.
+        """
+        plain = [one for one in rules if not isinstance(one, Notify)]
+        given = [*notify.definitions([one for one in rules if isinstance(one, Notify)]), *map(dict, plain)]
+        self._transport.json("PUT", "/v1/notifications/rules", body={"rules": given, "dry_run": dry_run})
+
+    def test_project_notifications(self, rule: str | None = None) -> list[NotificationTest]:
+        """Send a test notification for each rule of the project, or for one.
+
+        Raises:
+            NotFoundError: there is no such rule.
+        """
+        rows = self._transport.json("POST", "/v1/notifications/test", query={"rule": rule})["tests"]
         return [views.build(NotificationTest, row) for row in rows]
 
     def replay(

@@ -25,7 +25,7 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import capacity, ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
-from penstock_core.deployments import definition_problems, event_types, low_latency, state, webhooks
+from penstock_core.deployments import definition_problems, event_types, late, low_latency, state, webhooks
 from penstock_core.deployments.definition import CronTrigger, Definition, Mode, WebhookTrigger
 from penstock_core.deployments.facts import (
     DeploymentApplied,
@@ -258,6 +258,7 @@ class Deployments:
             raise UnprocessableError(message, "publish it with `penstock register FILE`", errors=[("version", message)])
         params = version.pipeline.params
         problems = [*_mapping_problems(params, definition)]
+        problems += late.step_problems(definition.late, version.pipeline)
         resolved = await model_inputs.resolve(
             self._models, version, {**definition.inputs, **_sample(definition, params)}
         )

@@ -127,11 +127,14 @@ class Notifier:
         raise UnavailableError(f"the notifications of deployment {name!r} changed too often: trying again")
 
     async def _rules(self, event: Event, name: str) -> dict[tuple[Scope, str], NotifyRule]:
-        """The rules that were in force when the event was stored."""
+        """The rules of the deployment that were in force when the event was stored, and those of its project."""
         deployment = await self._deployments.get(event.project, name)
         snapshot = deployment.at(event.received_at)
         definition = snapshot.definition if snapshot else None
-        return {("deployment", rule.name): rule for rule in (definition.notify if definition else ())}
+        of_all, _ = await self._log.rules(event.project)
+        found: dict[tuple[Scope, str], NotifyRule] = {("deployment", rule.name): rule for rule in _listed(definition)}
+        found.update({("project", rule.name): rule for rule in of_all})
+        return found
 
     # ---------------------------------------------------------------------------------------------------------- deliver
 
@@ -185,6 +188,9 @@ class Notifier:
 
     async def _current_rule(self, due: NotificationDue) -> NotifyRule | None:
         """The rule as it is now: one that was corrected counts for what is not delivered yet."""
+        if due.scope == "project":
+            rules, _ = await self._log.rules(due.project)
+            return next((rule for rule in rules if rule.name == due.rule), None)
         deployment = await self._deployments.get(due.project, due.deployment)
         current = deployment.current.definition if deployment.current else None
         return next((rule for rule in _listed(current) if rule.name == due.rule), None)

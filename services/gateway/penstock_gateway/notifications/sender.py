@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import orjson
 
+from penstock_adapters import threads
 from penstock_adapters.public_http import PublicHttp, RefusedAddressError, RequestFailedError, parse_networks
 from penstock_adapters.smtp import Mail, MailError, MailServer
 from penstock_core import notifications
@@ -22,7 +23,7 @@ from penstock_core.version import VERSION
 from penstock_gateway.named_secrets import DeploymentSecrets
 from penstock_gateway.settings import GatewaySettings
 
-_MAIL_TIMEOUT = 60.0
+_MAIL_THREADS = 4
 _GONE = 410
 
 
@@ -72,6 +73,7 @@ class NotificationSender:
         self._from = mail_from
         self._secrets = secrets
         self._clock = clock
+        self._threads = ThreadPoolExecutor(_MAIL_THREADS, thread_name_prefix="mail") if mail is not None else None
 
     async def send(self, due: NotificationDue, rule: NotifyRule) -> list[str]:
         """Send a notification, and return the recipients that were refused although others were not.
@@ -138,9 +140,9 @@ class NotificationSender:
             at=due.at,
         )
         try:
-            return await asyncio.wait_for(asyncio.to_thread(self._mail.send, mail), _MAIL_TIMEOUT)
-        except TimeoutError as error:
-            raise NotSentError(f"the SMTP server did not answer within {_MAIL_TIMEOUT:g} s") from error
+            # Threads of its own: a slow server keeps nothing else waiting. It is waited for, also if this is cancelled:
+            # the e-mail would be sent again while it is still being sent.
+            return await threads.run(self._threads, self._mail.send, mail)
         except MailError as error:
             raise NotSentError(str(error)) from error
 
