@@ -53,3 +53,23 @@ async def test_a_connection_without_complete_headers_is_closed(tmp_path: Path, m
         with idle(port, 2) as silent, idle(port, 2, b"GET / HTTP/1.1\r\nX: ") as slow:
             assert all([await closed(one) for one in [*silent, *slow]])
             assert (await Http(platform)("GET", "/v1/runs")).status == 200
+
+
+async def test_a_response_that_nobody_reads_is_dropped_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LimitedConnection, "unread_timeout", 0.2)
+    async with running(tmp_path) as platform:
+        server = platform.gateway._server
+        assert server is not None
+        server.config.timeout_keep_alive = 1
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", platform.gateway.port))
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 40)
+            buffered = 0
+            async with asyncio.timeout(60):
+                while not buffered or server.server_state.connections:
+                    for one in server.server_state.connections:
+                        buffered = max(buffered, one.transport.get_write_buffer_size())
+                    await asyncio.sleep(0.01)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from gateway_platform import (
+    TOKEN,
     Http,
     Platform,
     attempt_finished,
@@ -163,7 +165,7 @@ async def test_idle_streams_send_keepalive_comments(
 async def test_a_disconnected_client_releases_its_consumer(platform: Platform, http: Http) -> None:
     known = await platform.consumers()
     run_id = await platform.request()
-    streams = [await http.stream(f"/v1/runs/{run_id}/{what}") for what in ("events", "logs") for _ in range(5)]
+    streams = [await http.stream(f"/v1/runs/{run_id}/{what}") for what in ("events", "logs") for _ in range(8)]
     for stream in streams[::2]:
         await stream.reader.readuntil(b"\n\n")
     assert len(await platform.consumers() - known) >= 10
@@ -219,6 +221,45 @@ async def test_a_client_that_never_reads_is_disconnected(tmp_path: Path) -> None
         await gone(platform, set())
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await stream.all()
+
+
+async def unread(platform: Platform, path: str) -> socket.socket:
+    """A connection that requests `path` and never reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", platform.gateway.port))
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    await loop.sock_sendall(client, head.encode())
+    return client
+
+
+@pytest.mark.parametrize("tail", ["events", "history"])
+async def test_readers_that_never_read_cost_little_memory_and_then_nothing(tmp_path: Path, tail: str) -> None:
+    """30 MB of facts for each of eight clients: a part of it is buffered, then their connections are closed."""
+    async with running(tmp_path, stream_timeout=1.0) as platform:
+        run_id = await platform.request()
+        for first in range(1, 101, 20):
+            facts = [
+                attempt_finished(run_id, "double", first + n, outputs={"r": Inline("x" * 300_000)}) for n in range(20)
+            ]
+            await platform.log.append(facts)
+        clients = [await unread(platform, f"/v1/runs/{run_id}/{tail}") for _ in range(8)]
+        try:
+            server = platform.gateway._server
+            assert server is not None
+            most = 0
+            async with asyncio.timeout(90):
+                while not most or server.server_state.connections:
+                    for one in server.server_state.connections:
+                        most = max(most, one.transport.get_write_buffer_size())
+                    await asyncio.sleep(0.01)
+            assert 0 < most <= 1024 * 1024
+            assert not await platform.consumers()
+        finally:
+            for client in clients:
+                client.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- faults

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from penstock_gateway.http.connections import abort_connection
 from penstock_gateway.http.streaming import while_connected
 
 HEARTBEAT = 15.0
@@ -57,7 +58,8 @@ class EventStream(Response):
         try:
             done = await while_connected(receive, self._pump(send), closing)
         except _StalledClientError:
-            return  # without a last chunk, so that the connection is cut
+            abort_connection(scope)  # without a last chunk
+            return
         if not done and self._closing.is_set() and self._started:
             await send({"type": "http.response.body", "body": b""})
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from penstock_gateway.http.connections import abort_connection
+
 _PART = 256 * 1024
 """Bytes sent at a time: small enough to tell a slow client from one that does not read."""
 
@@ -58,8 +60,10 @@ class StreamedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        with contextlib.suppress(_StalledClientError):  # without a last chunk, so that the connection is cut
+        try:
             await while_connected(receive, self._send(send))
+        except _StalledClientError:
+            abort_connection(scope)  # without a last chunk
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self._chunks()) as chunks:
