@@ -84,7 +84,7 @@ async def test_bootstrap_is_idempotent_and_updates_what_differs(tmp_path: Path) 
             await bootstrap(bus, pools=["default", "gpu"], ack_wait=2.5)
             assert (await bus.api(f"STREAM.INFO.{settings['name']}"))["created"] == created
             break
-        assert len(consumers(["default"])) == 29
+        assert len(consumers(["default"])) == 17
 
 
 async def test_the_first_fact_on_a_subject_wins(tmp_path: Path) -> None:
