@@ -27,7 +27,7 @@ class DeploymentSecrets:
             UnusableSecretError: it does not exist, or the deployment may not use it. The message has no part of it.
             UnavailableError: its source does not answer; trying again may help.
         """
-        by = f"deployment {deployment}, {user.name}"
+        by = f"deployment {deployment}, {user.name}" if deployment else f"project {project}, {user.name}"
         try:
             reference = references.parse(user.secret)
             found = await self._secrets.resolve(reference, SecretUser(project=project, deployment=deployment), by)

@@ -51,7 +51,8 @@ class RuleTests:
             problems += rules_problems(rules)
         if not problems:
             for n, rule in enumerate(rules):
-                problems += [(f"notify[{n}].{field}", message) for field, message in self._sender.check(rule)]
+                found = await self._sender.problems(rule, self._project, "")
+                problems += [(f"notify[{n}].{field}", message) for field, message in found]
         if problems:
             raise InvalidInputsError("Invalid rules of the project", problems)
         if not body.dry_run:

@@ -97,10 +97,11 @@ class NotificationSender:
         return []
 
     async def _secret(self, due: NotificationDue, rule: NotifyRule) -> bytes:
-        return await self._secrets.read(rule, due.project, due.deployment)
+        # A rule of the project can use what all of its deployments can.
+        return await self._secrets.read(rule, due.project, due.deployment if due.scope == "deployment" else "")
 
     async def problems(self, rule: NotifyRule, project: str, deployment: str) -> list[Problem]:
-        """Return what the platform lacks to send notifications of a rule of a deployment, with its field.
+        """Return what the platform lacks to send notifications of a rule of a deployment, or "" of the project.
 
         Raises:
             UnavailableError: the source of a secret does not answer.
