@@ -24,7 +24,8 @@ T = TypeVar("T")
 FLOWS = """
 import os
 import time
-from penstock import pipeline, step
+from collections.abc import Iterator
+from penstock import Batch, pipeline, step
 
 @step
 def double(n: int, pause: float) -> int:
@@ -38,6 +39,25 @@ def located(n: int) -> dict[str, int]:
 @pipeline
 def doubling(n: int, pause: float = 0.0):
     return located(double(n, pause))
+
+@step(batch=Batch(max=4, wait="5ms"))
+def together(numbers: list[int]) -> list[dict[str, int]]:
+    time.sleep(0.02)
+    return [{"n": 2 * n, "pid": os.getpid(), "size": len(numbers)} for n in numbers]
+
+@pipeline
+def batching(n: int):
+    return together(n)
+
+@step
+def counted(n: int) -> Iterator[dict[str, int]]:
+    for i in range(n):
+        time.sleep(0.005)
+        yield {"n": i, "pid": os.getpid()}
+
+@pipeline
+def counting(n: int):
+    return counted(n)
 """
 
 
@@ -48,11 +68,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-def deployed(cluster: Cluster, name: str, **options: Any) -> Client:
+def deployed(
+    cluster: Cluster, name: str, pipeline: str = "doubling", shares: dict[str, Any] | None = None, **options: Any
+) -> Client:
     client = Client(url=cluster.url, token=cluster.token, patience=120)
-    client.pipelines.register(f"{cluster.src / 'flows.py'}:doubling")
+    client.pipelines.register(f"{cluster.src / 'flows.py'}:{pipeline}")
     trigger = {"kind": "endpoint", "name": "endpoint", **options}
-    client.deployments.apply(name, {"pipeline": "doubling", "mode": "low_latency", "triggers": [trigger]})
+    definition = {"pipeline": pipeline, "mode": "low_latency", "triggers": [trigger], **(shares or {})}
+    client.deployments.apply(name, definition)
     return client
 
 
@@ -119,6 +142,102 @@ def test_killed_workers_cost_their_own_requests_only(cluster: Cluster) -> None:
     assert set(statuses) <= {200, 503}
     assert statuses[503] <= 5, problems
     assert all("killed by signal 9" in text for text in problems)
+
+
+def stream(cluster: Cluster, name: str, n: int) -> tuple[int, list[Any], dict[str, Any]]:
+    """Read a stream to its end; return the status, its items, and the problem or the end."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(cluster.url).netloc, timeout=60)
+    try:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {cluster.token}"}
+        body, accept = json.dumps({"n": n}), {"accept": "application/x-ndjson"}
+        connection.request("POST", f"/v1/endpoints/default/{name}", body, headers | accept)
+        response = connection.getresponse()
+        if response.status != 200:
+            return response.status, [], json.loads(response.read())
+        lines = [json.loads(line) for line in response.read().splitlines()]
+        return 200, [line["item"] for line in lines[:-1]], lines[-1]
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kills_cost_nothing_else_with_batches_streams_canaries_and_updates(cluster: Cluster) -> None:
+    deployed(cluster, "batches", "batching", min_workers=2, max_workers=2)
+    deployed(cluster, "streams", "counting", min_workers=2, max_workers=2)
+    source = cluster.src / "flows.py"
+    publish = Client(url=cluster.url, token=cluster.token).pipelines.register
+    own = publish(f"{source}:doubling").version
+    source.write_text(FLOWS.replace("return n * 2", "return n * 2 + 0"))
+    share = {"version": own, "canary": {"version": publish(f"{source}:doubling").version, "weight": 0.5}}
+    deployed(cluster, "canary", shares=share, min_workers=1, max_workers=1)
+    pids: dict[str, set[int]] = {"batches": set(), "streams": set(), "canary": set()}
+    good: Counter[str] = Counter()
+    refused: list[tuple[str, str]] = []
+    stop = threading.Event()
+
+    def single(name: str, n: int) -> None:
+        while not stop.is_set():
+            status, answer, _ = post(cluster, name, {"n": n})
+            assert status in (200, 503), answer
+            if status == 200:
+                assert answer["n"] == 2 * n
+                pids[name].add(answer["pid"])
+                good[name] += 1
+            else:
+                refused.append((name, answer["detail"]))
+
+    def items(name: str, n: int) -> None:
+        while not stop.is_set():
+            status, found, last = stream(cluster, name, n)
+            assert [one["n"] for one in found] == [*range(len(found))]
+            if "end" in last:
+                assert (last["end"]["items"], len(found)) == (n, n)
+                pids[name] |= {one["pid"] for one in found}
+                good[name] += 1
+            else:
+                problem = last["error"] if status == 200 else last
+                assert problem["status"] == 503, problem
+                refused.append((name, problem["detail"]))
+
+    with ThreadPoolExecutor(10) as pool:
+        calls = [pool.submit(single, "batches", n) for n in range(4)]
+        calls += [pool.submit(single, "canary", n) for n in range(2)]
+        calls += [pool.submit(items, "streams", n) for n in (5, 20)]
+        killed: set[int] = set()
+        try:
+            for updates in (False, True, False):
+                for name in pids:
+                    killed.add(until(lambda name=name: _kill_one(pids[name])))
+                    before = good[name]
+                    until(lambda name=name, before=before: good[name] >= before + 3 or _failed(calls))
+                if updates:  # while they are used, and their workers are killed
+                    deployed(cluster, "batches", "batching", min_workers=1, max_workers=2)
+                    deployed(cluster, "streams", "counting", min_workers=1, max_workers=2)
+                    deployed(cluster, "canary", shares=share, min_workers=1, max_workers=2)
+        finally:
+            stop.set()
+        for one in calls:
+            one.result(60)
+    assert len(refused) <= len(killed), refused
+    assert all("killed by signal 9" in text for _, text in refused), refused
+
+
+def _kill_one(pids: set[int]) -> int | None:
+    """Kill a worker that has answered; return its process id, or None if there is none at the moment."""
+    while pids:
+        victim = pids.pop()
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:  # it was replaced by an update
+            continue
+        pids.clear()  # those that answer from now on
+        return victim
+    return None
+
+
+def _failed(calls: list[Any]) -> bool:
+    return any(one.done() and one.exception() is not None for one in calls)
 
 
 @pytest.mark.slow
