@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
-from gateway_platform import Http, Platform, running, runs, started
+from gateway_platform import Http, Platform, chain, running, runs, started
 
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
@@ -114,6 +115,24 @@ async def test_a_request_is_answered_with_the_output_of_its_run(platform: Platfo
     explained = (await http("GET", f"/v1/events/{decision['event']}")).json()
     assert explained["event"]["data"] == {"n": 21}
     assert explained["event"]["extensions"] == {"principal": "token:default"}
+
+
+async def test_items_of_a_run_are_sent_when_it_has_finished(platform: Platform, http: Http) -> None:
+    plain = chain("yielding", 1)
+    steps = {"double": dataclasses.replace(plain.steps["double"], stream=True)}
+    await platform.add_version(dataclasses.replace(plain, steps=steps))
+    path = await deploy(http, "yielder", "yielding")
+    async with finishing(platform, "yielder", lambda run: {"result": Inline([1, "b"])}):
+        assert (await http("POST", path, {"n": 1})).json() == [1, "b"]
+        answer = await http("POST", path, {"n": 1}, headers={"accept": "text/event-stream"})
+        lines = await http(
+            "POST", path, {"n": 2}, headers={"accept": "application/x-ndjson", "idempotency-key": "order-1"}
+        )
+    run_id = answer.headers["penstock-run"]
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    end = f'event: end\ndata: {{"run_id":"{run_id}","items":2}}\n\n'
+    assert answer.body.decode() == f'data: 1\n\ndata: "b"\n\n{end}'
+    assert [orjson.loads(line) for line in lines.body.splitlines()][:2] == [{"item": 1}, {"item": "b"}]
 
 
 async def test_a_slow_run_is_answered_at_the_status_address(platform: Platform, http: Http) -> None:

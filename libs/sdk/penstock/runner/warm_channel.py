@@ -33,7 +33,11 @@ class Channel:
 
     def send(self, message: Json) -> None:
         """Send a message."""
-        self._socket.sendall(protocol.frame(plain_data.write(message).encode()))
+        self.send_text(plain_data.write(message))
+
+    def send_text(self, message: str) -> None:
+        """Send a message that is JSON already."""
+        self._socket.sendall(protocol.frame(message.encode()))
 
     def calls(self) -> list[Json] | None:
         """Wait for the next calls; None: there are no more."""
@@ -118,7 +122,7 @@ class Items:
         channel.check(number)
         self.count += 1
         self.sent += len(text)
-        channel.send({"id": number, "items": [item], "sent": self.sent})
+        channel.send_text(f'{{"id":{number},"items":[{text}],"sent":{self.sent}}}')
         while self.sent - channel.received(number) > protocol.STREAM_WINDOW:
             channel.read_controls(wait=True)
             channel.check(number)
