@@ -1,6 +1,6 @@
 """Plain calls of endpoints, straight from the guard to their function.
 
-To match a hundred routes and to inject parameters takes longer than such a call itself (decision 113). Requests with options, and all
+To match a hundred routes and to inject parameters takes longer than such a call itself. Requests with options, and all
 others, pass through FastAPI; both ways have the same function and the same answers.
 """
 
