@@ -29,6 +29,7 @@ class BackfillItems:
     def __init__(self, started: BackfillStarted, definition: Definition, found: PartitionSet | None) -> None:
         self._started = started
         self._definition = definition
+        self._fixed = {**definition.inputs, **started.inputs}
         self._partitions = found
         trigger = definition.trigger(started.trigger)
         self._trigger = trigger if isinstance(trigger, CronTrigger) else None
@@ -54,21 +55,21 @@ class BackfillItems:
             self._tick(count - 1)
 
     def inputs(self, number: int, evaluator: Evaluator) -> dict[str, Any]:
-        """Return the inputs of the run of an item: those of the deployment, its partition, or its tick.
+        """Return the inputs of the run of an item: of the deployment, the backfill, and its partition or tick.
 
         Raises:
             ExpressionError: a mapping of the cron trigger failed.
             InputError: as `key`.
         """
         if self._partitions is not None:
-            return {**self._definition.inputs, **self._partitions.inputs(self._partitions.at(number))}
+            return {**self._fixed, **self._partitions.inputs(self._partitions.at(number))}
         if self._trigger is None:
             raise InputError(f"deployment {self._started.deployment!r} has no cron trigger {self._started.trigger!r}")
         event = ticks.tick_event(
             self._started.project, self._started.deployment, self._started.trigger, self._tick(number)
         )
         shape = subscription(self._started.deployment, self._trigger)
-        return matching.run_inputs(shape, [event], self._definition.inputs, evaluator)
+        return matching.run_inputs(shape, [event], self._fixed, evaluator)
 
     def options(self, number: int) -> Options:
         """Return the options of the run of an item."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,15 @@ def start(
     missing: Annotated[bool, typer.Option("--missing", help="Only partitions without a run.")] = False,
     failed: Annotated[bool, typer.Option("--failed", help="Only partitions whose latest run failed.")] = False,
     trigger: Annotated[str, typer.Option("--trigger", help="The cron trigger, if the deployment has several.")] = "",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--param",
+            metavar="NAME=VALUE",
+            help="Input that differs from the deployment's; NAME=@FILE reads it from a file; repeatable.",
+        ),
+    ] = None,
     max_active: Annotated[int, typer.Option("--max-active", min=1, max=1000, help="Runs at the same time.")] = 4,
     newest_first: Annotated[bool, typer.Option("--newest-first", help="Run the newest partitions first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and start nothing.")] = False,
@@ -62,6 +71,7 @@ def start(
     order = "newest" if newest_first else "oldest"
     with session.connect(steps=not dry_run) as connected:
         client = connected.client
+        inputs = _inputs(client, deployment, param) if param else {}
         found = client.backfills.start(
             deployment,
             since,
@@ -70,6 +80,7 @@ def start(
             all=all,
             only=only,
             trigger=trigger,
+            inputs=inputs,
             max_active=max_active,
             order=order,
             dry_run=dry_run,
@@ -84,6 +95,16 @@ def start(
         output.as_json(dataclasses.asdict(found))
     if wait and not dry_run and found.status != "succeeded":
         raise typer.Exit(FAILED)
+
+
+def _inputs(client: Client, deployment: str, given: list[str]) -> dict[str, Any]:
+    """Parse `-p` by the parameters of the version that the deployment runs."""
+    from penstock.client.runs.inputs import encode_inputs
+    from penstock_cli.runs import compiled
+
+    definition = client.deployments.get(deployment).definition
+    params = client.pipelines.get(definition["pipeline"], definition["version"]).definition["params"]
+    return encode_inputs(client.artifacts, compiled.parse(params, given))
 
 
 @app.command("list")

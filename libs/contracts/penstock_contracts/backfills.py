@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -87,6 +87,9 @@ class BackfillBody(RequestBody):
         description="of these, or of all, only those in these states",
     )
     trigger: str = Field(default="", max_length=100, description="the cron trigger, if the deployment has several")
+    inputs: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="inputs of its runs by parameter, which override the deployment's"
+    )
     max_active: int = Field(default=4, ge=1, le=ACTIVE_LIMIT, description="runs that are active at the same time")
     order: Literal["oldest", "newest"] = Field(default="oldest", description="which run first")
     dry_run: bool = Field(default=False, description="list what would run, and start nothing")

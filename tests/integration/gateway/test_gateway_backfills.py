@@ -349,3 +349,19 @@ async def test_an_active_item_that_no_longer_exists_ends(
     monkeypatch.setattr(BackfillItems, "key", gone)
     view = await until(lambda: _view(http, id), lambda found: bool(found["status"] == "failed"))
     assert view["counts"] == {"rejected": 1, "pending": 0, "active": 0}
+
+
+async def test_inputs_of_a_backfill_override_those_of_the_deployment(platform: Platform, http: Http) -> None:
+    await deploy(http, "given")
+    made = await backfill(http, "given", {"partitions": ["2026-01-01", "2026-01-02"], "inputs": {"n": 7}})
+    runs = await started(platform, "given", 2)
+    assert {run.inputs["n"].value for run in runs} == {7}  # type: ignore[union-attr]
+    assert {run.trigger["backfill"] for run in runs} == {made["id"]}
+    for inputs, field in (
+        ({"label": "x"}, "inputs.label"),
+        ({"n": "many"}, "inputs.n"),
+        ({"other": 1}, "inputs.other"),
+        ({"n": ["x" * 300_000]}, "inputs"),
+    ):
+        answer = await http("POST", "/v1/backfills", {"deployment": "given", "all": True, "inputs": inputs})
+        assert (answer.status, answer.fields) == (422, {field}), answer.body

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import ClassVar, TypeAlias
+from dataclasses import field
+from typing import Any, ClassVar, TypeAlias
 
 from penstock_core import ids
 from penstock_core.errors import InvalidFactError
@@ -100,6 +101,7 @@ class BackfillStarted(_Numbered):
         ranges: the numbers of its items: the first one of each range, and its length.
         max_active: how many of its runs are active at the same time.
         newest_first: whether the items with the highest numbers run first.
+        inputs: JSON values by parameter, which override those of the deployment.
         request: fingerprint of the request, for one that is sent again.
     """
 
@@ -114,6 +116,7 @@ class BackfillStarted(_Numbered):
     ranges: tuple[tuple[int, int], ...]
     max_active: int
     newest_first: bool = False
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     request: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -90,6 +90,7 @@ class Backfills:
         all: bool = False,
         only: Sequence[str] = (),
         trigger: str = "",
+        inputs: Mapping[str, Any] | None = None,
         max_active: int = 4,
         order: str = "oldest",
         dry_run: bool = False,
@@ -105,6 +106,7 @@ class Backfills:
             all: all partitions that exist, instead.
             only: of these, only those in these states: `missing`, `failed`.
             trigger: the cron trigger, if the deployment has several.
+            inputs: JSON values by parameter, which override those of the deployment.
             max_active: runs that are active at the same time.
             order: `oldest` or `newest` first.
             dry_run: return what would run, and start nothing.
@@ -122,6 +124,7 @@ class Backfills:
             "all": all,
             "only": [*only],
             "trigger": trigger,
+            "inputs": dict(inputs or {}),
             "max_active": max_active,
             "order": order,
             "dry_run": dry_run,

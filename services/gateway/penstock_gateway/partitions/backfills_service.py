@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
 
 from penstock_adapters.backfill_items import BackfillItems as Items
 from penstock_adapters.cel import CelEvaluator
@@ -25,6 +28,7 @@ from penstock_core import ids
 from penstock_core.deployments import backfills, partitions
 from penstock_core.deployments.backfill_facts import BackfillFact, BackfillStarted
 from penstock_core.deployments.backfills import FINISHED, Backfill
+from penstock_core.deployments.definition import CronTrigger, Definition
 from penstock_core.errors import InputError
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.errors import ConflictError, UnprocessableError
@@ -32,6 +36,8 @@ from penstock_gateway.partitions import selection
 from penstock_gateway.partitions.partitions_service import DeploymentPartitions
 from penstock_gateway.runs.run_requests import RunRequests, fingerprint
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
+
+_INPUTS_LIMIT = 256 * 1024
 
 
 class Backfills:
@@ -145,6 +151,7 @@ class Backfills:
         if not chosen.numbers:
             message = "nothing is selected: no partition or tick in this range, or in these states, exists yet"
             raise UnprocessableError("The backfill is empty", message, errors=[("from", message)])
+        _check_inputs(body.inputs, definition, chosen.trigger)
         started = BackfillStarted(
             project=self._project,
             backfill=id,
@@ -158,6 +165,7 @@ class Backfills:
             ranges=partitions.ranges(chosen.numbers),
             max_active=body.max_active,
             newest_first=body.order == "newest",
+            inputs=body.inputs,
             request=request,
             trigger=chosen.trigger,
             since=chosen.since,
@@ -239,3 +247,21 @@ def _view(backfill: Backfill, *, created: bool = False) -> BackfillView:
         finished_at=backfill.finished_at if status in FINISHED else None,
         created=created,
     )
+
+
+def _check_inputs(given: Mapping[str, Any], definition: Definition, trigger: str) -> None:
+    """Refuse inputs that each item sets, and those that do not fit into a message.
+
+    Raises:
+        UnprocessableError: with their paths.
+    """
+    shape = definition.trigger(trigger)
+    mapped: Mapping[str, str] = shape.inputs if isinstance(shape, CronTrigger) else {}
+    if not trigger and definition.partitions is not None:
+        mapped = definition.partitions.inputs
+    owner = "tick" if trigger else "partition"
+    errors = [(f"inputs.{name[:100]}", f"is an input that the {owner} sets") for name in given if name in mapped]
+    if len(orjson.dumps(given)) > _INPUTS_LIMIT:
+        errors.append(("inputs", f"have more than {_INPUTS_LIMIT} bytes as JSON: pass files or artifacts instead"))
+    if errors:
+        raise UnprocessableError("The inputs of the backfill are invalid", errors[0][1], errors=errors)
