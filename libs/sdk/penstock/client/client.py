@@ -22,18 +22,12 @@ from urllib.parse import quote
 
 from penstock.client import project as projects
 from penstock.client.artifacts.artifacts import Artifacts
-from penstock.client.dead_letters import DeadLetters
-from penstock.client.events import Events
 from penstock.client.http.transport import Transport
-from penstock.client.limits import Limits
 from penstock.client.pipelines import Pipelines, Version
 from penstock.client.platform import Address, locator, state_folder
-from penstock.client.questions import Questions
 from penstock.client.retention import Retention
 from penstock.client.runs.requests import SubmitOptions
 from penstock.client.runs.runs import Runs
-from penstock.client.secrets import Secrets
-from penstock.client.tokens import Principal, Tokens
 from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
@@ -41,12 +35,18 @@ if TYPE_CHECKING:
     from penstock.client.audit import AuditEntry
     from penstock.client.backfills import Backfills
     from penstock.client.builds import Builds
+    from penstock.client.dead_letters import DeadLetters
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
     from penstock.client.environments import Environments
+    from penstock.client.events import Events
+    from penstock.client.limits import Limits
     from penstock.client.models import Models
     from penstock.client.partitions import Partitions
     from penstock.client.projects import Projects
+    from penstock.client.questions import Questions
+    from penstock.client.secrets import Secrets
+    from penstock.client.tokens import Principal, Tokens
     from penstock.client.trace import TraceNode
 
 
@@ -96,13 +96,7 @@ class Client:
         self.artifacts = Artifacts(transport, self.home)
         self.runs = Runs(transport, self.artifacts)
         self.pipelines = Pipelines(transport, self.artifacts)
-        self.events = Events(transport)
-        self.dead_letters = DeadLetters(transport)
-        self.questions = Questions(transport)
-        self.limits = Limits(transport)
         self.retention = Retention(transport)
-        self.secrets = Secrets(transport)
-        self.tokens = Tokens(transport)
 
     @property
     def project(self) -> str:
@@ -110,6 +104,48 @@ class Client:
         return self.transport.project or projects.DEFAULT
 
     # These are imported when they are used: importing them takes longer than most requests.
+
+    @cached_property
+    def events(self) -> Events:
+        """Events that start runs and that steps wait for."""
+        from penstock.client.events import Events
+
+        return Events(self.transport)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """Events that triggers rejected, and messages that could not be read."""
+        from penstock.client.dead_letters import DeadLetters
+
+        return DeadLetters(self.transport)
+
+    @cached_property
+    def questions(self) -> Questions:
+        """Questions that steps ask, and their answers."""
+        from penstock.client.questions import Questions
+
+        return Questions(self.transport)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Concurrency limits."""
+        from penstock.client.limits import Limits
+
+        return Limits(self.transport)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Secrets by name, without their values."""
+        from penstock.client.secrets import Secrets
+
+        return Secrets(self.transport)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Named access tokens."""
+        from penstock.client.tokens import Tokens
+
+        return Tokens(self.transport)
 
     @cached_property
     def deployments(self) -> Deployments:
@@ -248,6 +284,8 @@ class Client:
 
     def whoami(self) -> Principal:
         """Return who acts with this client's token, as the platform records it."""
+        from penstock.client.tokens import Principal
+
         return build(Principal, self.transport.json("GET", "/v1/whoami"))
 
     def platform_info(self) -> dict[str, Any]:
