@@ -48,8 +48,9 @@ _SETTINGS = {
     "submodule.recurse": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
-    "http.lowSpeedLimit": "1000",
-    "http.lowSpeedTime": "30",
+    # Servers that prepare a large pack send a few bytes every five seconds.
+    "http.lowSpeedLimit": "1",
+    "http.lowSpeedTime": "60",
     "advice.detachedHead": "false",
     "safe.directory": "*",
     "credential.helper": "",

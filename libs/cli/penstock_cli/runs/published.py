@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock_cli.errors import UsageError
 from penstock_cli.runs import compiled
-from penstock_core import ids
+from penstock_core import git_sources, ids
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -32,8 +32,10 @@ def parse(source: str) -> Reference | None:
     """Parse the argument of `penstock run`; return None if it is a file or folder, or looks like one.
 
     Raises:
-        UsageError: what follows the @ is not the number of a version.
+        UsageError: what follows the @ is not the number of a version, or it is a source in Git.
     """
+    if source.startswith(git_sources.PREFIX):
+        raise UsageError(f"register the pipeline first: penstock register '{source}', then: penstock run NAME")
     if Path(source).exists() or source.endswith(".py") or os.sep in source:
         return None
     name, at, version = source.partition("@")

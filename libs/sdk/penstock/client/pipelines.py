@@ -14,7 +14,8 @@ from penstock.client import version_diffs, views
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.http.transport import Transport
 from penstock.client.version_diffs import VersionDiff
-from penstock.errors import NotFoundError
+from penstock.errors import BuildFailedError, NotFoundError
+from penstock_core import git_sources
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline
@@ -80,15 +81,19 @@ class Pipelines:
         Idempotent: equal pipeline, code and environment return the existing version.
 
         Args:
-            pipeline: a `Pipeline` object, or a file or folder that defines one (`FILE` or `FILE:PIPELINE`).
+            pipeline: a `Pipeline` object, a file or folder that defines one (`FILE` or `FILE:PIPELINE`), or a source in
+                Git such as `git+https://host/repo@main#subdirectory=train`, which the platform builds.
             publish: make it the version that `latest` resolves to; False: register an experiment.
             log: receives the lines that builds of its environments print.
 
         Raises:
+            BuildFailedError: a source in Git cannot be built.
             DefinitionError: the pipeline does not compile; names the user's file and line.
             EnvironmentFailedError: an environment that it declares cannot be built.
             SourceError: the file cannot be imported.
         """
+        if isinstance(pipeline, str) and pipeline.startswith(git_sources.PREFIX):
+            return self._build(pipeline, publish, log)
         # The compiler is imported only by clients that register.
         from penstock import sources
         from penstock_core.pipeline.ir import without_defaults
@@ -107,6 +112,15 @@ class Pipelines:
             "publish": publish,
         }
         return views.build(Version, self._transport.json("POST", "/v1/versions", body=body))
+
+    def _build(self, source: str, publish: bool, log: Callable[[str], None] | None) -> Version:
+        from penstock.client.builds import Builds
+
+        builds = Builds(self._transport)
+        built = builds.wait(builds.start(source, publish=publish), log=log)
+        if built.version is None:
+            raise BuildFailedError(f"{source} was built without a version")
+        return Version(built.pipeline, built.version, created=built.created, published=built.published)
 
     def _environments(self, prepared: PreparedPipeline, log: Callable[[str], None] | None) -> dict[str, dict[str, Any]]:
         if not prepared.ir.environments:
