@@ -71,7 +71,6 @@ from penstock_gateway.integrity import routes as integrity_routes
 from penstock_gateway.integrity.auditor import Auditor
 from penstock_gateway.integrity.run_repair import RunRepair
 from penstock_gateway.limits import routes as limit_routes
-from penstock_gateway.limits.limits_service import LimitsService
 from penstock_gateway.lineage import routes as lineage_routes
 from penstock_gateway.lineage.emitter import LineageEmitter
 from penstock_gateway.metrics import routes as metric_routes
@@ -415,7 +414,6 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         runs,
         LinkPages(runs_of_all, Answers(log, runs_of_all), signer),
         questions,
-        LimitsService(bus),
         WebhookReceiver(deployments, events, deployment_secrets, context.log),
         announcer,
         run_announcer,

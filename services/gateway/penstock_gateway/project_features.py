@@ -45,6 +45,7 @@ from penstock_gateway.endpoints.warm_calls import WarmCalls
 from penstock_gateway.endpoints.warm_executors import WarmExecutors
 from penstock_gateway.environments.environments import Environments
 from penstock_gateway.events.event_types_service import EventTypeRegistry
+from penstock_gateway.limits.limits_service import LimitsService
 from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.model_registration.model_registration import ModelRegistration
@@ -217,4 +218,5 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
             endpoints=endpoints, warm=warm, outputs=outputs, artifacts=artifacts, max_form=shared.settings.max_blob
         ),
         RetentionService(bus, versions),
+        LimitsService(bus, log, project),
     )

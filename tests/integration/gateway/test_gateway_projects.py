@@ -326,3 +326,28 @@ async def test_a_quota_of_the_size_of_artifacts(http: Http) -> None:
     finally:
         assert (await http("PUT", f"/v1/projects/{OTHER}", {})).status == 200
     assert (await _put(http, b"x" * 11, token)).status == 201
+
+
+# ----------------------------------------------------------------------------------------------------------- limits
+
+
+async def test_limits_of_one_name_are_different_in_each_project(http: Http) -> None:
+    token, other = await _token(http, "limiter", role="editor"), {"penstock-project": OTHER}
+    mine: dict[str, Any] = {"headers": other, "token": token}
+    assert (await http("PUT", "/v1/limits/gpu", {"slots": 1})).status == 200
+    assert (await http("GET", "/v1/limits/gpu", **mine)).status == 404
+    answer = await http("PUT", "/v1/limits/gpu", {"slots": 7}, **mine)
+    assert (answer.status, answer.json()["name"], answer.json()["slots"]) == (200, "gpu", 7)
+    assert (await http("GET", "/v1/limits/gpu")).json()["slots"] == 1
+    assert [one["name"] for one in (await http("GET", "/v1/limits", **mine)).json()["limits"]] == ["gpu"]
+    assert (await http("DELETE", "/v1/limits/gpu", **mine)).status == 204
+    assert (await http("GET", "/v1/limits/gpu")).json()["slots"] == 1
+    for name in ("runs:default/chain", "deployment:default/hush", "default/gpu", "*"):
+        assert (await http("GET", f"/v1/limits/{name}", **mine)).status == 404, name
+    # All projects share pools.
+    refused = await http("PUT", "/v1/limits/pool:default", {"slots": 3}, **mine)
+    assert (refused.status, "All projects share pools" in _text(refused)) == (403, True)
+    assert (await http("DELETE", "/v1/limits/pool:default", **mine)).status == 403
+    assert (await http("PUT", "/v1/limits/pool:default", {"slots": 3})).status == 200
+    assert (await http("GET", "/v1/limits/pool:default", **mine)).json()["slots"] == 3
+    assert (await http("DELETE", "/v1/limits/pool:default")).status == 204

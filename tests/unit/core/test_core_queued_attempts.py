@@ -52,7 +52,7 @@ def test_an_attempt_is_queued_until_it_has_its_slots() -> None:
     driver = RunDriver(LIMITED)
     assert driver.facts(RUN) == [
         AttemptQueued(
-            run_id=R, key="a", attempt=1, limits=(Limit(name="gpu", most=2),), priority=7, since=0.0, start_by=60.0
+            run_id=R, key="a", attempt=1, limits=(Limit(name="p/gpu", most=2),), priority=7, since=0.0, start_by=60.0
         )
     ]
     assert driver.effects() == [AcquireSlots("a", 1)]
@@ -72,7 +72,7 @@ def test_a_pool_with_a_size_is_a_limit() -> None:
     driver = RunDriver(with_options(plain(node("train")), "train", concurrency="licence"))
     (queued,) = driver.facts(limited)
     assert isinstance(queued, AttemptQueued)
-    assert queued.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
+    assert queued.limits == (Limit(name="p/licence"), Limit(name="pool:gpu"))
 
 
 def test_every_attempt_is_queued_separately() -> None:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from penstock_core.access import DEFAULT_PROJECT
 from penstock_core.facts import Limit
 
 AGEING = 60.0
@@ -41,6 +42,11 @@ _ENDLESS = 2**53
 
 SlotKey = tuple[str, str, int]
 """Run, step key and attempt; the key of a run itself has an empty step key and attempt 0."""
+
+
+def named(project: str, name: str) -> str:
+    """Return the name in the ledger of a limit of steps: names are unique in a project only."""
+    return name if project == DEFAULT_PROJECT else f"{project}/{name}"
 
 
 def turn(priority: int, since: float) -> tuple[float, float]:

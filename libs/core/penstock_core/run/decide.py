@@ -28,6 +28,7 @@ from penstock_core.facts import (
     StepExpanded,
     StepSkipped,
 )
+from penstock_core.limits import slot_ledger
 from penstock_core.pipeline import conditions, tagged, values
 from penstock_core.pipeline.conditions import ConditionError
 from penstock_core.pipeline.ir import Kind, Node, Phase, Resources, Rule, StepSpec
@@ -278,7 +279,11 @@ def _limits(run: RunRequested, spec: StepSpec) -> tuple[Limit, ...]:
     """Return the limits of which an attempt needs a slot."""
     if spec.kind is not Kind.FUNCTION:
         return ()
-    own = (Limit(name=spec.concurrency, most=spec.concurrency_max),) if spec.concurrency is not None else ()
+    own = (
+        (Limit(name=slot_ledger.named(run.project, spec.concurrency), most=spec.concurrency_max),)
+        if spec.concurrency is not None
+        else ()
+    )
     return (*own, Limit(name=f"pool:{spec.pool}")) if spec.pool in run.limited_pools else own
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from penstock_core import text_format
+from penstock_core.facts import Limit
 from penstock_core.pipeline.ir import Kind
 from penstock_core.run.state import RunState, Status, StepState
 from penstock_core.run.suspension import plain
@@ -18,13 +19,18 @@ def queued_for_limit(step: StepState, now: float, stop: str | None) -> str:
     if step.granted == step.attempt:
         return f"attempt {step.attempt} has its slots and will be requested next"
     names = ", ".join(
-        limit.name + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
+        _name(limit) + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
     )
     lasted = f" for {text_format.span(now - step.since)}" if step.since else ""
     late = f"; times out in {text_format.span(step.start_by - now)}" if step.start_by is not None else ""
-    first = step.limits[0].name if step.limits else "NAME"
+    first = _name(step.limits[0]) if step.limits else "NAME"
     look = f" (`penstock limits show {first}`)"
     return f"attempt {step.attempt} waits{lasted} for a slot of {names or 'its limits'}{look}{late}"
+
+
+def _name(limit: Limit) -> str:
+    """Return the name of a limit in its project."""
+    return limit.name.rpartition("/")[2]
 
 
 def suspended(step: StepState, now: float, stop: str | None) -> str:

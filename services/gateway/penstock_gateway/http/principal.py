@@ -16,16 +16,6 @@ _KEY = "penstock.grant"
 _PROJECT = "penstock.project"
 _HEADER = "penstock-project"
 
-_DEFAULT_ONLY = frozenset(
-    {
-        "list_limits",
-        "read_limit",
-        "put_limit",
-        "delete_limit",
-    }
-)
-"""Operations that do not keep projects apart yet."""
-
 
 def set_grant(scope: Scope, grant: Grant) -> None:
     """Set who makes the request and what they may do."""
@@ -94,8 +84,6 @@ def check_permission(request: Request, permission: Permission) -> None:
         UnprocessableError: the header of the project is invalid.
     """
     project = project_of(request)
-    if project != access.DEFAULT_PROJECT and request.scope["endpoint"].__name__ in _DEFAULT_ONLY:
-        raise ForbiddenError("This operation serves the project 'default' only")
     grant = granted(request)
     if grant.allows(permission, project):
         request.app.state.projects.check(project, permission)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
 from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
 from penstock_contracts.limits import LimitList, LimitSummary, LimitView, SlotHolder, SlotWaiter
 from penstock_core import ids
+from penstock_core.access import DEFAULT_PROJECT
 from penstock_core.errors import InvalidIdError
+from penstock_core.facts import RunRequested
+from penstock_core.limits import slot_ledger
 from penstock_core.limits.overlap import DEPLOYMENT
 from penstock_core.limits.slot_ledger import POOL, RUNS, LimitsLedger, SlotKey
 from penstock_gateway.errors import NotFoundError, UnprocessableError
@@ -22,27 +27,30 @@ _ADVICE = {
 
 
 class LimitsService:
-    """Reads the ledger and the sizes of limits, and changes the sizes."""
+    """Reads the ledger and the sizes of the limits of one project, and changes the sizes. All projects share pools."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, log: ArchivedLog, project: str) -> None:
         self._store = LimitsStore(bus)
         self._sizes = LimitSizes(bus)
+        self._log = log
+        self._project = project
 
     async def list(self) -> LimitList:
         """Return all limits that are set or in use."""
         ledger, sizes = await self._ledger(), await self._sizes.read()
         in_use, waiting = ledger.taken(), ledger.waiting()
-        names = sorted({*sizes, *in_use, *waiting})
+        shown = {name: self._shown(name) for name in {*sizes, *in_use, *waiting}}
         return LimitList(
             limits=[
                 LimitSummary(
-                    name=name,
+                    name=text,
                     slots=sizes.get(name),
                     in_use=in_use[name],
                     waiting=waiting[name],
                     more_waiting=name in ledger.outside,
                 )
-                for name in names
+                for name, text in sorted(shown.items(), key=lambda one: one[1] or "")
+                if text is not None
             ]
         )
 
@@ -52,13 +60,15 @@ class LimitsService:
         Raises:
             NotFoundError: it is neither set nor in use.
         """
+        given, name = name, self._named(name)
         ledger, sizes, now = await self._ledger(), await self._sizes.read(), time.time()
         holders = [h for h in ledger.holders.values() if name in h.limits]
         waiters = [w for w in ledger.waiters.values() if any(need.name == name for need in w.needs)]
         if name not in sizes and not holders and not waiters:
-            raise _no_limit(name)
+            raise _no_limit(given)
+        mine = await self._mine({one.slot_key[0] for one in (*holders, *waiters)}) if name.startswith(POOL) else None
         return LimitView(
-            name=name,
+            name=given,
             slots=sizes.get(name),
             in_use=len(holders),
             waiting=len(waiters),
@@ -66,6 +76,7 @@ class LimitsService:
             holders=[
                 SlotHolder(**_attempt(h.slot_key), since=h.since, cancel_requested=h.cancel_requested)
                 for h in sorted(holders, key=lambda h: (h.since, h.slot_key))
+                if mine is None or h.slot_key[0] in mine
             ],
             waiters=[
                 SlotWaiter(
@@ -76,6 +87,7 @@ class LimitsService:
                     effective=round(w.effective(now), 3),
                 )
                 for w in sorted(waiters, key=lambda w: w.rank)
+                if mine is None or w.slot_key[0] in mine
             ],
         )
 
@@ -86,7 +98,7 @@ class LimitsService:
             UnprocessableError: the name is not the name of a limit.
         """
         _check_name(name)
-        await self._sizes.change(name, slots)
+        await self._sizes.change(self._named(name), slots)
         return await self.get(name)
 
     async def unset(self, name: str) -> None:
@@ -95,8 +107,39 @@ class LimitsService:
         Raises:
             NotFoundError: it was not set.
         """
-        if not await self._sizes.change(name, None):
+        if not await self._sizes.change(self._named(name), None):
             raise _no_limit(name)
+
+    def _named(self, name: str) -> str:
+        """Return the name in the ledger of a limit of the project.
+
+        Raises:
+            NotFoundError: it belongs to another project.
+        """
+        if name.startswith(POOL):
+            return name
+        for prefix in _ADVICE:
+            if name.startswith(prefix):
+                if not name.startswith(f"{prefix}{self._project}/"):
+                    raise _no_limit(name)
+                return name
+        return slot_ledger.named(self._project, name)
+
+    def _shown(self, name: str) -> str | None:
+        """Return the name by which the project knows a limit of the ledger; None for one of another project."""
+        prefix = next((one for one in _ADVICE if name.startswith(one)), "")
+        project, slash, rest = name.removeprefix(prefix).partition("/")
+        if not slash:
+            return name if name.startswith(POOL) or self._project == DEFAULT_PROJECT else None
+        if project != self._project:
+            return None
+        return name if prefix else rest
+
+    async def _mine(self, run_ids: set[str]) -> set[str]:
+        """Return which of some runs belong to the project: those of others are counted, but not shown."""
+        records = await self._log.last([subjects.run(run_id, "requested") for run_id in sorted(run_ids)])
+        facts = [record.fact for record in records.values()]
+        return {fact.run_id for fact in facts if isinstance(fact, RunRequested) and fact.project == self._project}
 
     async def _ledger(self) -> LimitsLedger:
         ledger, _ = await self._store.read()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 
 from penstock_contracts.limits import LimitBody, LimitList, LimitView
-from penstock_core.access import Permission
+from penstock_core.access import ROLE_PERMISSIONS, Permission
+from penstock_core.limits.slot_ledger import POOL
+from penstock_gateway.errors import ForbiddenError
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import granted
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.limits.limits_service import LimitsService
 
@@ -37,12 +40,21 @@ async def read_limit(limits: Limits, name: Name) -> LimitView:
 
 
 @router.put("/{name:path}", summary="Set a limit", dependencies=_WRITE, responses=problems(*BODY))
-async def put_limit(limits: Limits, name: Name, body: LimitBody) -> LimitView:
+async def put_limit(limits: Limits, request: Request, name: Name, body: LimitBody) -> LimitView:
     """Overrides the numbers in the pipelines, at once. Running steps keep running."""
+    _check_pool(request, name)
     return await limits.set(name, body.slots)
 
 
 @router.delete("/{name:path}", status_code=204, summary="Unset a limit", dependencies=_WRITE, responses=problems(404))
-async def delete_limit(limits: Limits, name: Name) -> None:
+async def delete_limit(limits: Limits, request: Request, name: Name) -> None:
     """The numbers in the pipelines count from now on; a pool has no size."""
+    _check_pool(request, name)
     await limits.unset(name)
+
+
+def _check_pool(request: Request, name: str) -> None:
+    """Refuse to change a pool, which all projects share, without a role in all projects."""
+    role = granted(request).everywhere
+    if name.startswith(POOL) and (role is None or Permission.LIMITS_WRITE not in ROLE_PERMISSIONS[role]):
+        raise ForbiddenError("All projects share pools", "their size needs the role editor in all projects")
