@@ -140,6 +140,6 @@ def test_the_simulation_notices_a_second_process(
     mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mistake(monkeypatch)
-    with pytest.raises(InvariantError, match="processes have a slot of solo"):
+    with pytest.raises(InvariantError, match="processes have a slot of p/solo"):
         for seed in range(SEEDS):
             simulate(seed)
