@@ -95,7 +95,31 @@ def test_too_few_rows_and_no_rows_are_not_compared(sink: MemorySink) -> None:
     assert not sink.events
 
 
-def test_columns_that_do_not_exist_are_errors_or_reported() -> None:
+def test_a_feature_that_is_no_longer_sent_has_drifted(sink: MemorySink) -> None:
+    report = data_drift(reference(), reference(100).drop(columns="age"), "scorer", columns=["age", "country"])
+    assert (report.drifted, report.missing, report.drifted_columns, report.share) == (True, ["age"], ["age"], 0.5)
+    [event] = sink.events
+    assert (event.data["columns"], event.data["reason"]) == (["age"], "data drift of age (missing) in 100 rows")
+    assert sink.metrics["drifted_columns"] == 1
+
+
+def test_a_metric_without_numbers_is_beyond_its_threshold(sink: MemorySink) -> None:
+    calls = pd.DataFrame({"request_id": [str(n) for n in range(40)], "run_id": "r", "model": "m:1", "version": 1})
+    labels = pd.DataFrame({"request_id": calls["request_id"], "label": np.arange(40.0)})
+    calls = calls.assign(**{"outputs.result": np.nan})
+    report = live_quality(calls, labels, "scorer", kind="regression", at_most={"mae": 2.5})
+    assert [(one.metric, one.direction) for one in report.crossed] == [("mae", "above")]
+    [event] = sink.events
+    assert (event.data["metric"], event.data["value"], event.data["threshold"]) == ("mae", None, 2.5)
+
+
+def test_calls_of_a_shadow_version_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [call(1, {"n": 1}, 2), call(2, {"n": 1}, 3, trigger={"role": "shadow"})]
+    assert list(collected(monkeypatch, *runs)["role"]) == [""]
+    assert sorted(collected(monkeypatch, *runs, shadow=True)["role"]) == ["", "shadow"]
+
+
+def test_columns_that_do_not_exist_are_errors_or_reported(sink: MemorySink) -> None:
     current = reference(50).drop(columns="age")
     assert data_drift(reference(), current).missing == ["age"]
     with pytest.raises(ValueError, match="the reference has no column 'size'; it has age, income"):

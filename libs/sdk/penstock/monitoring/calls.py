@@ -34,6 +34,7 @@ def collect_calls(
     sample: float = 1.0,
     columns: list[str] | None = None,
     explode: str = "",
+    shadow: bool = False,
 ) -> pd.DataFrame:
     """Return recorded calls of a deployment with their inputs and outputs, oldest first.
 
@@ -53,6 +54,7 @@ def collect_calls(
         columns: patterns of the columns of inputs and outputs, such as `inputs.customer.*`; default all.
         explode: an input that is a list of rows: each is a row of the table, with the element of each output that is a
             list of the same length.
+        shadow: also calls that a shadow version ran, whose answers nobody got: each is one more row for its request.
 
     Raises:
         ValueError: `sample` or a time is not valid, or a call has more than 2,000 columns.
@@ -64,7 +66,8 @@ def collect_calls(
     found = Client().runs.list(
         state="succeeded", limit=limit, values=True, deployment=deployment, since=since, until=end
     )
-    rows = [row for run in reversed(found) if _sampled(run.run_id, sample) for row in _rows(run, columns, explode)]
+    counted = [run for run in reversed(found) if shadow or run.trigger.get("role") != "shadow"]
+    rows = [row for run in counted if _sampled(run.run_id, sample) for row in _rows(run, columns, explode)]
     context().log_metric("calls", len(rows))
     return _table(rows, _CALL_COLUMNS)
 

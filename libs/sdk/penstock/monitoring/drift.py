@@ -118,16 +118,17 @@ def _compare(
         for name, column in known.items()
     ]
     found.sort(key=lambda one: (-one.psi, one.name))
-    drifted = sum(one.drifted for one in found)
+    missing = [name for name in pairs if name not in known]
+    drifted = sum(one.drifted for one in found) + len(missing)  # a feature that is no longer sent has drifted, too
     report = DriftReport(
         kind=kind,
         deployment=deployment,
         reference_rows=len(reference),
         current_rows=len(current),
         drifted=drifted >= min_columns,
-        share=drifted / len(found),
+        share=drifted / len(pairs),
         columns=found,
-        missing=[name for name in pairs if name not in known],
+        missing=missing,
     )
     figures.log_distributions(report, reference, current, known)
     return _logged(report)
@@ -164,8 +165,8 @@ def _event(report: DriftReport) -> dict[str, object]:
 
 def _reason(report: DriftReport) -> str:
     """Return what drifted in a sentence, for notifications."""
-    names = report.drifted_columns
-    shown = ", ".join(name[:100] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names = [f"{name[:100]} (missing)" if name in report.missing else name for name in report.drifted_columns]
+    shown = ", ".join(name[:110] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"{report.kind} drift of {shown} in {report.current_rows} rows"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -33,7 +35,8 @@ def live_quality(
     """Measure the predictions of the calls that have a label.
 
     Logs the metrics, a table `quality` by model version and, for each metric beyond its threshold, sends the event
-    `penstock.metric.crossed.v1` with `deployment`, `metric`, `value`, `threshold`, `direction`, `run_id` and `rows`.
+    `penstock.metric.crossed.v1` with `deployment`, `metric`, `value` (null: not a number), `threshold`, `direction`,
+    `run_id` and `rows`.
 
     Args:
         calls: as `collect_calls` returns them.
@@ -90,7 +93,7 @@ def _log(report: QualityReport) -> None:
         data = {
             "deployment": report.deployment,
             "metric": one.metric,
-            "value": one.value,
+            "value": one.value if math.isfinite(one.value) else None,
             "threshold": one.threshold,
             "direction": one.direction,
             "run_id": run.run_id,
@@ -116,7 +119,7 @@ def _crossed(metrics: dict[str, float], thresholds: dict[str, float], direction:
     return [
         Crossing(name, metrics[name], threshold, direction)
         for name, threshold in thresholds.items()
-        if sign * metrics[name] > sign * threshold
+        if not sign * metrics[name] <= sign * threshold  # also NaN: no prediction is a number
     ]
 
 

@@ -44,7 +44,7 @@ class DriftReport:
         kind: `data` or `prediction`.
         deployment: the deployment that was compared; may be empty.
         drifted: whether enough columns drifted; an event was sent.
-        share: share of the columns that drifted.
+        share: share of the columns that drifted or are missing.
         columns: the compared columns, largest PSI first.
         missing: columns of the reference that the calls lack.
         note: why nothing was compared; empty if it was.
@@ -62,13 +62,13 @@ class DriftReport:
 
     @property
     def drifted_columns(self) -> list[str]:
-        """Names of the columns that drifted."""
-        return [column.name for column in self.columns if column.drifted]
+        """Names of the columns that drifted, after those that the calls lack."""
+        return [*self.missing, *(column.name for column in self.columns if column.drifted)]
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A metric that is `below` or `above` its threshold."""
+    """A metric that is `below` or `above` its threshold. One that is NaN, as without predictions, is beyond each."""
 
     metric: str
     value: float

@@ -7,6 +7,7 @@ that is sent again starts nothing twice. Nothing else is stored: decisions are c
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Sequence
@@ -88,7 +89,10 @@ class Replays:
         definition = deployment.definition(revision)
         version = await self._versions.get(definition.pipeline, body.version or definition.version)
         events, truncated = await self._selected(name, definition, body)
-        found = replays.replay(self._project, name, definition, events, self._evaluator, time.time())
+        # In a thread: up to a thousand events, each with the expressions of all triggers, would hold up all requests.
+        found = await asyncio.to_thread(
+            replays.replay, self._project, name, definition, events, self._evaluator, time.time()
+        )
         before = await self._before(name, events)
         # Another revision or version with the same key is another replay, not the one whose runs exist.
         identity = f"\0replay:{revision}:{version.version}:{key}"
@@ -165,7 +169,7 @@ class Replays:
         by: str,
     ) -> RunRequested:
         event, shape = start.events[-1], start.subscription
-        given = matching.run_inputs(shape, start.events, definition.inputs, self._evaluator)
+        given = await asyncio.to_thread(matching.run_inputs, shape, start.events, definition.inputs, self._evaluator)
         if partitions is not None:
             key = event_partitions.key_of(partitions, shape, start.events, self._evaluator)
             given |= partitions.inputs(partitions.find(key, time.time()))
