@@ -75,6 +75,7 @@ bench: $(STAMP) ## Measure speed and size; prints a table and JSON
 	@$(BIN)/python tests/bench/gateway.py
 	@$(BIN)/python tests/bench/whole_platform.py
 	@$(BIN)/python tests/bench/low_latency.py
+	@$(BIN)/python tests/bench/triggers.py
 	@$(BIN)/python tests/bench/artifacts.py
 	@$(BIN)/python tests/bench/tracking.py
 

@@ -151,7 +151,7 @@ class TriggerService:
     # -------------------------------------------------------------------------------------------------------- decisions
 
     async def _decide(self, trigger: _Trigger, event: Event) -> None:
-        found = matching.match(trigger.subscription, event, self._evaluator)
+        found = matching.match(trigger.subscription, event, self._evaluator, explain=False)
         match found:
             case Filtered():
                 return

@@ -242,6 +242,21 @@ def test_integers_beyond_64_bits_are_compared_as_floats() -> None:
     assert matched(on(filter="data.rows > 5.0"), {"rows": 2**70}) == Matched()
 
 
+@pytest.mark.parametrize(("rows", "kind"), [(5, Matched), (1, Filtered), ("a", Failed)])
+def test_without_an_explanation_the_parts_of_a_filter_are_not_evaluated(rows: Any, kind: type[Any]) -> None:
+    evaluated: list[str] = []
+
+    class Counting(CelEvaluator):
+        def evaluate(self, expression: str, scope: Any) -> Any:
+            evaluated.append(expression)
+            return super().evaluate(expression, scope)
+
+    trigger = on(filter="data.rows > 2 && data.rows < 9")
+    found = match(subscription(D, trigger), event({"rows": rows}), Counting(), explain=False)
+    assert isinstance(found, kind) and isinstance(matched(trigger, {"rows": rows}), kind)
+    assert evaluated == [trigger.filter] and not getattr(found, "clauses", ())
+
+
 @pytest.mark.parametrize(
     ("expression", "parts"),
     [

@@ -83,8 +83,11 @@ class Failed:
 Match: TypeAlias = Matched | Filtered | Failed
 
 
-def match(subscription: Subscription, event: Event, evaluator: Evaluator) -> Match:
-    """Return whether an event of a subscribed type counts, with its key and start time."""
+def match(subscription: Subscription, event: Event, evaluator: Evaluator, *, explain: bool = True) -> Match:
+    """Return whether an event of a subscribed type counts, with its key and start time.
+
+    Without `explain`, the parts of a filter that is false are left out: evaluating them costs several times the filter.
+    """
     scope = event.scope()
     where = "filter"
     try:
@@ -93,7 +96,7 @@ def match(subscription: Subscription, event: Event, evaluator: Evaluator) -> Mat
             if not isinstance(found, bool):
                 raise ExpressionError(f"the value must be true or false, not {_shown(found)}")
             if not found:
-                return Filtered(clauses=clauses(subscription.filter, scope, evaluator))
+                return Filtered(clauses=clauses(subscription.filter, scope, evaluator) if explain else ())
         if subscription.publish and not webhooks.pushes_to(event.data, git_sources.parse(subscription.publish).ref):
             text = f"the push is to the branch or tag of {subscription.publish}"
             return Filtered(clauses=(Clause(text=text, holds=False, values=_pushed(event.data)),))
@@ -102,7 +105,7 @@ def match(subscription: Subscription, event: Event, evaluator: Evaluator) -> Mat
         where = "not_before"
         start = _time(evaluator.evaluate(subscription.not_before, scope)) if subscription.not_before else None
     except ExpressionError as error:
-        parts = clauses(subscription.filter, scope, evaluator) if where == "filter" else ()
+        parts = clauses(subscription.filter, scope, evaluator) if explain and where == "filter" else ()
         return Failed(where=where, error=str(error), clauses=parts)
     return Matched(key=key, start_at=start)
 
