@@ -56,6 +56,20 @@ async def test_a_hint_is_trusted_while_its_folders_are_unchanged(tmp_path: Path)
     assert (await found.find(here())).python == sys.executable
 
 
+async def test_attempts_share_a_look_at_the_package_folders_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, site = fake_python(tmp_path, "exit 9"), tmp_path / "site-packages"
+    site.mkdir()
+    found = interpreters(InterpreterHint(python=python, folders={str(site): site.stat().st_mtime_ns}))
+    monkeypatch.setattr("penstock_executor.interpreters.RECHECK", 1000.0)
+    assert [(await found.find(here())).python for _ in range(2)] == [python] * 2
+    os.utime(site, (1, 1))
+    assert (await found.find(here())).python == python
+    monkeypatch.setattr("penstock_executor.interpreters.RECHECK", 0.0)
+    assert (await found.find(here())).python == sys.executable
+
+
 async def test_a_hint_from_another_machine_falls_back_to_a_local_interpreter() -> None:
     hint = InterpreterHint(python="/home/ada/venv/bin/python", folders={"/home/ada/venv/lib": 1})
     assert (await interpreters(hint).find(here())).python == sys.executable
