@@ -27,6 +27,8 @@ An order is a JSON object:
 
     attempt      the `AttemptRequested`
     credential   a token of NATS for the attempt
+    secrets      values by the text form of their use (`penstock_core.secrets.references`). They are in this answer
+                 only, which no stream stores; the runner masks them in all that it reports
     source       digest of the source bundle
     environment  the environment of the version, see `penstock_core.environments`; null: not compared
     objects      digests of the objects that the inputs and the checkpoint refer to, with their media types

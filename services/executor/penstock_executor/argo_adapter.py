@@ -56,6 +56,7 @@ async def start(
         service,
         executor,
         lambda attempt: platform.supplies(attempt, check_environment=config.check_environment),
+        platform.secrets.given,
         settings.unsafe_allowed,
         settings.grace,
         settings.lease,

@@ -28,6 +28,7 @@ from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, Outcome
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import Value
+from penstock_core.secrets.given import GivenSecrets
 from penstock_core.shipping.messages import AttemptKey
 from penstock_executor import attempt_facts
 from penstock_executor.background_tasks import BackgroundTasks
@@ -78,6 +79,7 @@ class _Output(BaseModel):
 
 
 Supply = Callable[[AttemptRequested], Awaitable[PodSupplies]]
+Give = Callable[[AttemptRequested], Awaitable[GivenSecrets]]
 
 
 class PodRequests:
@@ -89,6 +91,7 @@ class PodRequests:
         service: the attempts of the executor.
         executor: its Workflows.
         supply: collects what a pod needs.
+        give: resolves the secrets of an attempt.
         unsafe: whether a project's steps may use formats whose loading can run code.
         grace: seconds between SIGTERM and SIGKILL of a step's process.
         lease: seconds for which a pod's sign of life counts.
@@ -102,6 +105,7 @@ class PodRequests:
         service: ExecutorService,
         executor: ArgoExecutor,
         supply: Supply,
+        give: Give,
         unsafe: Callable[[str], bool],
         grace: float,
         lease: float,
@@ -112,6 +116,7 @@ class PodRequests:
         self._service = service
         self._executor = executor
         self._supply = supply
+        self._give = give
         self._unsafe = unsafe
         self._grace = grace
         self._lease = lease
@@ -207,7 +212,9 @@ class PodRequests:
         if claim.runner.rpartition(".")[0] != worker or not self._executor.is_assigned(attempt, worker):
             return _json({"refused": "it is not assigned to this pod"})
         try:
-            supplies, credential = await asyncio.gather(self._supply(request), self._credential(request))
+            supplies, credential, secrets = await asyncio.gather(
+                self._supply(request), self._credential(request), self._give(request)
+            )
         except UnavailableError:
             raise
         except PenstockError as error:  # it can never run
@@ -234,6 +241,7 @@ class PodRequests:
             "grace": self._grace,
             "worker": self._executor.worker(request),
             "lease": self._lease if request.limited else None,
+            "secrets": dict(secrets.values),
         }
         return orjson.dumps(order)[:-1] + b',"attempt":' + fact_codec.encode(request) + b"}"
 

@@ -31,6 +31,7 @@ from penstock_core.environments import installed
 from penstock_core.environments.installed import Environment
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.run import retry
+from penstock_core.secrets import given
 from penstock_core.shipping.messages import AttemptKey, Entry, Message
 from penstock_core.shipping.publisher import MessagePublisher
 from penstock_core.shipping.tail import Tail
@@ -175,7 +176,8 @@ class PodRunner:
             return _end(request, "failed", retry.ENVIRONMENT_MISSING, str(error))
         except (PenstockError, OSError, tarfile.TarError) as error:
             return _end(request, "failed", type(error).__name__, str(error))
-        self._step = StepProcess(order, source, self._pod.work / "artifacts", self._servers, self, self._tail)
+        secrets = await asyncio.to_thread(given.give, order.pop("secrets"))
+        self._step = StepProcess(order, secrets, source, self._pod.work / "artifacts", self._servers, self, self._tail)
         if self._terminated:
             self.terminate()
         committing = asyncio.create_task(self._commit_loop())

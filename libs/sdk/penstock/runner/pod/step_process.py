@@ -25,6 +25,8 @@ from penstock_core import exhaustion, step_exits
 from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ErrorInfo
+from penstock_core.secrets.given import GivenSecrets
+from penstock_core.shipping.masking import MaskedTail, mask_end
 from penstock_core.shipping.messages import AttemptKey
 from penstock_core.shipping.shipper import Outbox, Shipper
 from penstock_core.shipping.tail import Tail
@@ -49,6 +51,7 @@ class StepProcess:
 
     Args:
         order: the order, see `penstock_core.pod_protocol`.
+        secrets: what the step is given, and what masks it.
         source: folder of the unpacked source bundle.
         artifacts: folder of the store, with the inputs.
         servers: the fork servers of this pod.
@@ -59,6 +62,7 @@ class StepProcess:
     def __init__(
         self,
         order: Json,
+        secrets: GivenSecrets,
         source: Path,
         artifacts: Path,
         servers: ForkServers,
@@ -66,6 +70,7 @@ class StepProcess:
         tail: Callable[[str, str], Tail],
     ) -> None:
         self._order = order
+        self._secrets = secrets
         self._request: Json = order["attempt"]
         self._module: str = self._request["entrypoint"].partition(":")[0]
         self._source = source
@@ -182,11 +187,7 @@ class StepProcess:
         self._number = self._server.next_number()
         order = {"attempt": self._request, "artifacts": str(self._artifacts)}
         order |= {name: self._order[name] for name in ("limit", "checkpoint", "unsafe")}
-        body = json.dumps(order).encode()
-        if len(body) > protocol.PACKET - 1000:
-            path = self._server.folder / f"{self._number}.order"
-            path.write_bytes(body)
-            body = b"@" + os.fsencode(path)
+        body = protocol.order_body(json.dumps(order).encode(), self._secrets.encoded(), self._write_order)
         self._send(protocol.encode(protocol.RUN, self._number, self._module, body=body))
         result: Json | None = None
         polling = asyncio.create_task(self._poll())
@@ -218,9 +219,7 @@ class StepProcess:
         assert self._server is not None  # noqa: S101 - set by `_import`
         base = str(self._server.folder / slot)
         self._base = base
-        attempt: AttemptKey = (self._request["run_id"], self._request["key"], self._request["attempt"])
-        self._shipper = Shipper(attempt, self._tail(base, self._preface), self._outbox)
-        self._preface = ""
+        self._shipper = self._new_shipper(base)
         if self._reason is not None:
             self._signal(signal.SIGKILL)
         elif (timeout := self._request["timeout"]) is not None:
@@ -229,9 +228,21 @@ class StepProcess:
             self._timers.append(later(timeout, self.stop, "timed_out", "Timeout", why, self._order["grace"]))
         return time.time()
 
+    def _write_order(self, order: bytes) -> bytes:
+        assert self._server is not None  # noqa: S101 - set by `_import`
+        path = self._server.folder / f"{self._number}.order"
+        path.write_bytes(order)
+        return os.fsencode(path)
+
     def _read_result(self, body: bytes) -> Json:
         result: Json = json.loads(body or Path(f"{self._base}.result").read_bytes())
-        return result
+        return mask_end(result, self._secrets.masker) if self._secrets else result
+
+    def _new_shipper(self, base: str) -> Shipper:
+        attempt: AttemptKey = (self._request["run_id"], self._request["key"], self._request["attempt"])
+        tail = self._tail(base, self._preface)
+        self._preface = ""
+        return Shipper(attempt, MaskedTail(tail, self._secrets.masker) if self._secrets else tail, self._outbox)
 
     def _exited(self, status: int, expired: bool) -> Json:
         """The end of an attempt whose process left no result."""
@@ -272,8 +283,7 @@ class StepProcess:
     async def _drain(self) -> None:
         """Ship the rest."""
         if self._shipper is None and self._preface:
-            attempt: AttemptKey = (self._request["run_id"], self._request["key"], self._request["attempt"])
-            self._shipper = Shipper(attempt, self._tail("/none", self._preface), self._outbox)
+            self._shipper = self._new_shipper("/none")
         if self._shipper is None:
             return
         while not self._shipper.poll(last=True):  # noqa: ASYNC110 - signs of life go on meanwhile
