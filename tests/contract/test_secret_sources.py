@@ -21,7 +21,7 @@ from penstock_adapters.nats.server import EmbeddedServer
 from penstock_adapters.secrets import stored
 from penstock_adapters.secrets.environment import EnvironmentSecrets
 from penstock_adapters.secrets.folder import FolderSecrets
-from penstock_adapters.secrets.keys import KeyFile
+from penstock_adapters.secrets.keys import GivenKeys, KeyFile
 from penstock_adapters.secrets.resolver import Secrets
 from penstock_adapters.secrets.stored import StoredSecrets
 from penstock_contracts import subjects
@@ -251,6 +251,24 @@ async def test_a_read_only_key_file_is_rotated_by_its_operator(store: StoredSecr
         done = await store.rotate()
         assert (done.new_key, done.encrypted) == (False, 1)
     assert await value(store, 1) == "first"
+
+
+async def test_keys_of_a_setting_are_rotated_by_its_operator(bus: Bus, tmp_path: Path) -> None:
+    KeyFile(tmp_path / "first").create()
+    first, second = (tmp_path / "first").read_text(), KeyFileText.other.decode()
+    assert await put(StoredSecrets(bus, GivenKeys(first)), "first") == 1
+    both = StoredSecrets(bus, GivenKeys(f"{second} {first}"))
+    done = await both.rotate()
+    assert (done.new_key, done.encrypted, len(done.keys)) == (False, 1, 2)
+    assert await value(StoredSecrets(bus, GivenKeys(second)), 1) == "first"
+    with pytest.raises(UnreadableSecretError, match="with a key that is not in PENSTOCK_SECRETS_KEY"):
+        await value(StoredSecrets(bus, GivenKeys(first)), 1)
+    with pytest.raises(SecretError, match="remove the old ones there"):
+        await both.rotate(drop_old=True)
+    with pytest.raises(UnreadableSecretError, match="a word that is no key") as caught:
+        await put(StoredSecrets(bus, GivenKeys("hunter2-no-key")), "second")
+    assert "hunter2" not in str(caught.value)
+    await bus.api(f"STREAM.PURGE.KV_{subjects.SECRETS_BUCKET}", {})
 
 
 async def test_old_keys_are_kept_while_a_value_is_unreadable(store: StoredSecrets, bus: Bus) -> None:

@@ -93,6 +93,10 @@ topologySpreadConstraints:
 - {name: PENSTOCK_REPLICAS, value: {{ $v.nats.streamReplicas | quote }}}
 - {name: PENSTOCK_POOLS, value: {{ join "," $v.pools | quote }}}
 - {name: PENSTOCK_LOG_LEVEL, value: {{ $v.logLevel }}}
+{{- if has .component (list "gateway" "executor") }}
+- name: PENSTOCK_SECRETS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $v.existingSecret }}, key: secrets-key, optional: true}}
+{{- end }}
 {{- if eq .component "gateway" }}
 - {name: PENSTOCK_HOST, value: 0.0.0.0}
 - {name: PENSTOCK_PORT, value: "8765"}

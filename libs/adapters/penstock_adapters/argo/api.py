@@ -232,6 +232,11 @@ def pods(namespace: str) -> str:
     return f"/api/v1/namespaces/{quote(namespace)}/pods"
 
 
+def secret(namespace: str, name: str) -> str:
+    """Return the path of a Secret."""
+    return f"/api/v1/namespaces/{quote(namespace)}/secrets/{quote(name)}"
+
+
 def _workflows(namespace: str) -> str:
     return f"/apis/argoproj.io/v1alpha1/namespaces/{quote(namespace)}/workflows"
 

@@ -168,6 +168,38 @@ class KeyFile:
             os.close(lock)
 
 
+class GivenKeys(KeyFile):
+    """Keys from the setting `PENSTOCK_SECRETS_KEY`, separated by white space: operators rotate them.
+
+    Args:
+        text: the keys.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Path("PENSTOCK_SECRETS_KEY"))
+        self._given = text.encode().split()
+
+    def create(self) -> None:
+        """See the base: there are keys."""
+
+    def add(self) -> bool:
+        """See the base."""
+        return False
+
+    def drop_old(self) -> int:
+        """See the base."""
+        raise SecretError("the keys are in PENSTOCK_SECRETS_KEY: remove the old ones there")
+
+    def _read(self) -> list[bytes]:
+        try:
+            _check(self._given)
+        except ValueError:
+            raise UnreadableSecretError(
+                "PENSTOCK_SECRETS_KEY has a word that is no key: 32 bytes in URL-safe Base64"
+            ) from None  # the error may have the word
+        return self._given
+
+
 def _new_key() -> bytes:
     from cryptography.fernet import Fernet
 

@@ -25,7 +25,7 @@ import pydantic
 
 from penstock_adapters.nats.buckets.kv import Bucket, Entry
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.secrets.keys import KeyFile
+from penstock_adapters.secrets.keys import GivenKeys, KeyFile
 from penstock_contracts import subjects
 from penstock_core import ids
 from penstock_core.errors import PenstockError, UnavailableError
@@ -77,14 +77,14 @@ class StoredSecrets:
 
     Args:
         bus: to NATS.
-        key_file: has the keys; None: a file in the user's configuration folder.
+        keys: the keys, or the path of their file; None: a file in the user's configuration folder.
     """
 
     name = "store"
 
-    def __init__(self, bus: Bus, key_file: Path | None) -> None:
+    def __init__(self, bus: Bus, keys: KeyFile | Path | None) -> None:
         self._bucket = Bucket(bus, subjects.SECRETS_BUCKET)
-        self._keys = KeyFile(key_file) if key_file is not None else None
+        self._keys = KeyFile(keys) if isinstance(keys, Path) else keys
 
     async def record(self, project: str, name: str) -> SecretRecord | None:
         """See the port."""
@@ -243,7 +243,7 @@ class StoredSecrets:
             if entry is None:
                 raise UnreadableSecretError("the platform has no keys for secrets")
             self._keys = KeyFile(default_folder() / f"{entry.value.decode()}.keys")
-        if create and not self._keys.path.exists():
+        if create and not isinstance(self._keys, GivenKeys) and not self._keys.path.exists():
             if await self._bucket.list("*.value.*.*"):
                 # With a new key, those secrets would seem to be lost only when they are used.
                 raise UnreadableSecretError(
