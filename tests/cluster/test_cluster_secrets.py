@@ -24,6 +24,7 @@ OPERATED = "the-value-of-the-operator"
 
 FLOWS = """
 import os
+from pathlib import Path
 from penstock import context, pipeline, step
 
 @step(secrets={"DB_PASSWORD": "secret:db", "FILE": "secret:operated#file"})
