@@ -19,7 +19,7 @@ from penstock_contracts import fact_codec, subjects
 from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_core.errors import InvalidIdError
-from penstock_core.facts import FACTS, AttemptFinished, Fact
+from penstock_core.facts import FACTS, AttemptFinished, AttemptRequested, Fact, RunRequested
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.run import machine
 from penstock_gateway.describe import asyncapi, compatibility, generate, schemas
@@ -264,7 +264,9 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
         assert address.format(**values) == fact_codec.subject(fact)
         assert document["components"]["messages"][name]["name"] == fact.ce_type
         headers = document["components"]["messageTraits"]["cloudEvent"]["headers"]
-        assert fact_codec.headers(fact, "penstock/test/1").keys() == set(headers["required"])
+        sent = fact_codec.headers(fact, "penstock/test/1").keys()
+        traced = {"traceparent"} if isinstance(fact, RunRequested | AttemptRequested) else set()
+        assert sent == {*headers["required"], *traced} and sent <= headers["properties"].keys()
 
 
 # ---------------------------------------------------------------------------------------------------------- evolution

@@ -18,6 +18,7 @@ import orjson
 import pydantic
 
 from penstock_contracts import subjects
+from penstock_core import trace_context, tracing
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
     FACTS,
@@ -95,10 +96,18 @@ def subject(fact: Fact) -> str:
 def headers(fact: Fact, source: str) -> dict[str, str]:
     """Return the CloudEvents 1.0 attributes in the NATS binding. The id is that of the subject: one fact, one id.
 
+    Requests of runs and attempts have the header `traceparent`, as messages of other systems do.
+
     The ids of facts that replace each other on one subject include the time.
     """
     several = f".{fact.at:.6f}" if isinstance(fact, ArtifactCommitted) else ""
-    return cloud_event(f"{fact.run_id}.{fact.tail}{several}", fact.ce_type, source, fact.run_id)
+    attributes = cloud_event(f"{fact.run_id}.{fact.tail}{several}", fact.ce_type, source, fact.run_id)
+    if isinstance(fact, RunRequested):
+        attributes["traceparent"] = tracing.of_run(fact).traceparent()
+    elif isinstance(fact, AttemptRequested):
+        span = trace_context.of_attempt(fact.run_id, fact.key, fact.attempt, fact.trace)
+        attributes["traceparent"] = span.traceparent()
+    return attributes
 
 
 def headers_at(parsed: subjects.RunSubject, tail: str, source: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from penstock_core import trace_context, tracing
 from penstock_core.deployments.events import Event
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.values import Inline, Stored, Value
@@ -64,7 +65,11 @@ def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[
         id=requested.run_id,
         time=_rfc3339(at),
         subject=requested.pipeline,
-        extensions={"keys": f"{requested.pipeline},{requested.run_id}", **hops_of(requested.trigger)},
+        extensions={
+            "keys": f"{requested.pipeline},{requested.run_id}",
+            trace_context.TRACEPARENT: tracing.of_run(requested).traceparent(),
+            **hops_of(requested.trigger),
+        },
         data={
             "run_id": requested.run_id,
             "pipeline": requested.pipeline,
@@ -125,6 +130,7 @@ def step_event(requested: RunRequested, finished: AttemptFinished, number: int) 
         "subject": requested.pipeline,
         "time": _rfc3339(finished.finished_at),
         **({"key": wanted.key} if wanted.key else {}),
+        trace_context.TRACEPARENT: tracing.of_attempt(requested, finished.key, finished.attempt).traceparent(),
         **hops_of(requested.trigger),
     }
 
@@ -147,6 +153,7 @@ def artifact_committed(requested: RunRequested, finished: AttemptFinished, name:
         "subject": requested.pipeline,
         "time": _rfc3339(finished.finished_at),
         "keys": ",".join(keys),
+        trace_context.TRACEPARENT: tracing.of_attempt(requested, finished.key, finished.attempt).traceparent(),
         **hops_of(requested.trigger),
     }
     value = _outputs({name: finished.artifacts[name]})

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+TRACEPARENT = "TRACEPARENT"
+"""Variable with the span of the attempt (W3C Trace Context), see `penstock_core.trace_context`."""
+
 # fmt: off
 _PASSED = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",

@@ -30,6 +30,7 @@ from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.notification_log import NotificationLog
 from penstock_adapters.nats.partition_log import PartitionLog
+from penstock_adapters.otlp import OtlpExporter
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -295,6 +296,11 @@ class Gateway:
         return self._task is not None and not self._task.done() and self._context.bus.client.is_connected
 
 
+def _traces(context: ServiceContext, settings: GatewaySettings) -> OtlpExporter | None:
+    """Return what exports traces; None if no collector is configured."""
+    return OtlpExporter(settings.otlp_endpoint, context.log.warning) if settings.otlp_endpoint else None
+
+
 def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKeys | None = None) -> Gateway:
     """Wire the features of the gateway.
 
@@ -341,7 +347,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     runs_of_all = RunReader(log, states, scripts)
     questions = OpenQuestions(followers, log, context.log)
     signer = Signer(settings.links_secret.get_secret_value() or token)
-    run_announcer = RunAnnouncer(context, log, versions, events)
+    run_announcer = RunAnnouncer(context, log, versions, events, _traces(context, settings))
     announcer = ModelAnnouncer(context, log, events)
 
     deployment_secrets = DeploymentSecrets(secrets)

@@ -22,6 +22,11 @@ class GatewaySettings(SecretSettings):
         description="seed of the key by which gateways admit publishers and runners to NATS, see `penstock admin "
         "nats-config`",
     )
+    otlp_endpoint: str = Field(
+        default="",
+        description="URL of an OpenTelemetry collector that receives traces of runs by OTLP over HTTP, such as "
+        "http://collector:4318; empty: none are exported",
+    )
     public_url: str = Field(
         default="",
         description="URL at which people reach the gateway, used in links; by default that of the request",

@@ -13,7 +13,7 @@ from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.partition_log import PartitionLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
-from penstock_core import access, requests, run_events
+from penstock_core import access, requests, run_events, trace_context
 from penstock_core.deployments import decisions, event_partitions, matching, partitions
 from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, Subscription
 from penstock_core.deployments.events import REQUEST_ID, Event
@@ -105,6 +105,7 @@ class RunStarter:
                 "event_source": event.source,
                 "event_id": event.id,
                 "hops": str(hops),
+                **trace_context.given(str(event.extensions.get(trace_context.TRACEPARENT, ""))),
                 **_request_id(event),
                 **partitions.trigger(partition),
             },

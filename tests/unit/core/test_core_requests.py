@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import access, requests, run_events
+from penstock_core import access, requests, run_events, tracing
 from penstock_core.capacity import Available
 from penstock_core.errors import InvalidInputsError
 from penstock_core.facts import CacheMode, Caller, RunRequested, StepSuspended
@@ -298,7 +298,8 @@ def child(inputs: dict[str, Any], models: dict[str, Any] | None = None) -> RunRe
 def test_the_request_of_a_child_run_inherits_from_its_parent() -> None:
     found = child({"n": 1})
     assert (found.labels, found.priority, found.deadline) == ({"team": "a"}, 3, 1060.0)
-    assert found.trigger == {"type": "run", "run": "r0", "step": "call", "depth": "1"}
+    span = tracing.of_attempt(PARENT, "call", 1).traceparent()
+    assert found.trigger == {"type": "run", "run": "r0", "step": "call", "depth": "1", "traceparent": span}
     assert found.caller == Caller(run_id="r0", key="call", attempt=1)
     assert found.requested_by == access.run_step("r0", "call")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock_core import run_events
+from penstock_core import run_events, tracing
 from penstock_core.deployments.events import Event
 from penstock_core.facts import Outcome, RunRequested, StepEvent
 from penstock_core.pipeline.ir import Retry
@@ -62,6 +62,7 @@ def test_the_id_of_an_event_is_that_of_its_run_step_and_number_whatever_the_atte
             "subject": "watch",
             "time": "1970-01-01T00:00:07.000Z",
             "key": "may",
+            "traceparent": tracing.of_attempt(run, "train[2]", attempt).traceparent(),
             "hops": 4,
         }
     assert "key" not in run_events.step_event(run, finished, 2)

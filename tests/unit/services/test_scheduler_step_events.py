@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock_contracts import subjects
+from penstock_core import tracing
 from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunRequested, StepEvent
@@ -88,7 +89,8 @@ async def test_artifacts_that_a_step_stored_by_name_are_events() -> None:
     first, event = fake.published[:2]
     assert (first.type, event.type) == ("com.acme.one", "penstock.artifact.committed.v1")
     assert (event.source, event.id, event.subject) == ("penstock/artifacts", "r/watch/rows", "watching")
-    assert event.extensions == {"keys": "watching,r,watching/rows", "hops": 2}
+    span = tracing.of_attempt(run, "watch", 1).traceparent()
+    assert event.extensions == {"keys": "watching,r,watching/rows", "hops": 2, "traceparent": span}
     assert event.data | {"value": None} == {
         "name": "rows", "run_id": "r", "pipeline": "watching", "version": 1, "step": "watch", "attempt": 1,
         "deployment": "nightly", "labels": {"team": "risk"}, "value": None,

@@ -79,6 +79,7 @@ class AttemptRequested:
         environment: name of the environment of the version that it runs in; empty: that which compiled the pipeline.
         nodes: how many processes run it together, each with `resources`.
         fresh_pod: whether its pod runs no other attempt before or after it.
+        trace: the trace that its run continues (see `penstock_core.trace_context`); empty: it begins with the run.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -108,6 +109,7 @@ class AttemptRequested:
     environment: str = ""
     nodes: int = 1
     fresh_pod: bool = False
+    trace: str = ""
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock_core import access, ids, requests, run_events
+from penstock_core import access, ids, requests, run_events, trace_context, tracing
 from penstock_core.errors import InputError, PenstockError
 from penstock_core.facts import (
     AttemptFinished,
@@ -58,6 +58,7 @@ def build_request(
             "step": fact.key,
             "depth": str(depth),
             **run_events.inherited_hops(parent.trigger),
+            trace_context.TRACEPARENT: tracing.of_attempt(parent, fact.key, fact.attempt).traceparent(),
         },
         requested_by=access.run_step(fact.run_id, fact.key),
         labels=parent.labels,

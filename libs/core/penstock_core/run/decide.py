@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from penstock_core import trace_context
 from penstock_core.facts import (
     AttemptFinished,
     AttemptQueued,
@@ -272,6 +273,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         environment=spec.environment or "",
         nodes=spec.nodes,
         fresh_pod=spec.fresh_pod,
+        trace=trace_context.continued(run.trigger),
     )
 
 

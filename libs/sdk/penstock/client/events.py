@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 from penstock.client import deployments, views
 from penstock.client.http.transport import Transport
+from penstock_core import step_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Events:
         Raises:
             RefusedError: a field is not valid.
         """
-        event: Mapping[str, Any] = {
+        event: dict[str, Any] = {
             "specversion": "1.0",
             "id": id or secrets.token_hex(16),
             "type": type,
@@ -129,6 +131,8 @@ class Events:
             "data": data,
             **({"key": key} if key else {}),
         }
+        if step_environment.TRACEPARENT in os.environ:  # runs for this event belong to the same trace
+            event["traceparent"] = os.environ[step_environment.TRACEPARENT]
         return views.build(EventReceipt, self._transport.json("POST", "/v1/events", body=event))
 
     def list(self, type: str = "", *, limit: int = 100, before: int | None = None) -> list[Event]:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from penstock.runner import error_info, given_secrets, linux, multi_node, process_end, seeds, workers
 from penstock.runner.attempt import perform
-from penstock_core import exhaustion
+from penstock_core import exhaustion, step_environment, trace_context
 from penstock_core import fork_server_protocol as protocol
 
 RESULT_LIMIT = 2 * 1024 * 1024
@@ -139,6 +139,8 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     order = _read_order(body)
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
+    span = trace_context.of_attempt(request["run_id"], request["key"], request["attempt"], request.get("trace", ""))
+    os.environ[step_environment.TRACEPARENT] = span.traceparent()
     order["secrets"] = given_secrets.give(order["secrets"])
     own: dict[str, Any] = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
     own["secrets"] = order["secrets"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from penstock_adapters.nats.partition_log import PartitionLog
@@ -36,8 +37,10 @@ class ManualRuns:
         self._log = log
         self._timers = timers
 
-    async def submit(self, name: str, body: DeploymentRunBody, key: str | None, by: str) -> RunAccepted:
-        """Submit a run of a deployment, also of a paused one.
+    async def submit(
+        self, name: str, body: DeploymentRunBody, key: str | None, by: str, trigger: Mapping[str, str] | None = None
+    ) -> RunAccepted:
+        """Submit a run of a deployment, also of a paused one; `trigger` has further fields of the run's trigger.
 
         Raises:
             NoDeploymentError: the deployment does not exist.
@@ -58,7 +61,7 @@ class ManualRuns:
             deadline=definition.deadline,
         )
         accepted = await self._requests.submit(
-            request, key, by, {"deployment": name, **partition}, definition.active_limit(name)
+            request, key, by, {"deployment": name, **partition, **(trigger or {})}, definition.active_limit(name)
         )
         if definition.late is not None:
             await self._watch(accepted.run_id, definition)

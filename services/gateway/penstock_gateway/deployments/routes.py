@@ -21,14 +21,14 @@ from penstock_contracts.deployments import (
     TestBody,
     TicksView,
 )
-from penstock_core import ids
+from penstock_core import ids, trace_context
 from penstock_core.access import Permission
 from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
 from penstock_gateway.deployments.explanations import LISTED, Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.deployments.replays import Replays
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
+from penstock_gateway.http.parameters import NAMED, IdempotencyKey, Traceparent, check_key, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.runs.routes import EXISTED, accepted
@@ -114,10 +114,11 @@ async def run_deployment(
     body: DeploymentRunBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    traceparent: Traceparent = None,
 ) -> RunAccepted:
     """Submits a run with its pipeline, inputs and labels, also while it is paused. Its trigger is `manual`."""
     check_key(idempotency_key)
-    return accepted(await runs.submit(name, body, idempotency_key, by), response)
+    return accepted(await runs.submit(name, body, idempotency_key, by, trace_context.given(traceparent)), response)
 
 
 @router.get("/{name}/revisions", summary="List revisions", dependencies=_READ, responses=problems(404))

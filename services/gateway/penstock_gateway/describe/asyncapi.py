@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from penstock_contracts import commands, fact_codec, model_fact_codec, previews, retention, subjects
-from penstock_core import ids
+from penstock_core import ids, trace_context
 from penstock_core.facts import Outcome, RunFinished
 from penstock_core.registry.facts import MODEL_FACTS, AliasRemoved, ModelFact
 from penstock_gateway.describe import schemas
@@ -327,9 +327,12 @@ def _summary(kind: type) -> str:
 def _cloud_event_headers() -> Json:
     """CloudEvents 1.0, NATS binding: attributes as headers with the prefix `ce-`."""
     sample = RunFinished(run_id="r", outcome=Outcome.SUCCEEDED)
-    return _headers(
+    described = _headers(
         list(fact_codec.headers(sample, "source")), "Derived from the subject: the same fact has the same ID."
     )
+    trace = {"type": "string", "description": "W3C Trace Context, of requests of runs and attempts."}
+    described["properties"][trace_context.TRACEPARENT] = trace
+    return described
 
 
 def _model_event_headers() -> Json:

@@ -42,6 +42,10 @@ IdempotencyKey = Annotated[
     str | None,
     Header(description="requests with the same key submit one run", json_schema_extra={"pattern": "^[ -~]{1,255}$"}),
 ]
+Traceparent = Annotated[
+    str | None,
+    Header(description="W3C Trace Context of the caller, whose trace the run continues; ignored if it is invalid"),
+]
 LastEventId = Annotated[
     str | None,
     Header(description="resume after the event with this ID", json_schema_extra={"pattern": "^[0-9]{0,15}$"}),

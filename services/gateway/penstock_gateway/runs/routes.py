@@ -23,7 +23,7 @@ from penstock_contracts.api import (
     StepDetail,
 )
 from penstock_contracts.waits import StepCancelResult
-from penstock_core import access, ids
+from penstock_core import access, ids, trace_context
 from penstock_core.access import Permission
 from penstock_core.queries import search
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
@@ -34,6 +34,7 @@ from penstock_gateway.http.parameters import (
     PipelineFilter,
     RunId,
     StepKey,
+    Traceparent,
     check_key,
     feature,
     requires,
@@ -88,6 +89,7 @@ async def request_run(
     body: RunBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    traceparent: Traceparent = None,
 ) -> RunAccepted:
     """Responds when the request is stored in the log.
 
@@ -95,7 +97,7 @@ async def request_run(
     `{"artifact": {"sha256": …, "size": …}}`.
     """
     check_key(idempotency_key)
-    return accepted(await requests.submit(body, idempotency_key, by), response)
+    return accepted(await requests.submit(body, idempotency_key, by, trace_context.given(traceparent)), response)
 
 
 def accepted(run: RunAccepted, response: Response) -> RunAccepted:

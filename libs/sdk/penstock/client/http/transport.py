@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from penstock.errors import (
     UnauthorizedError,
     UnreachableError,
 )
+from penstock_core import step_environment
 
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 CHUNK = 1024 * 1024
@@ -288,6 +290,8 @@ class Transport:
         sent = {"authorization": f"Bearer {address.token}", **(headers or {})} if address.token else dict(headers or {})
         if self.project:
             sent.setdefault("penstock-project", self.project)
+        if step_environment.TRACEPARENT in os.environ:  # of a step, or of what else has a trace
+            sent.setdefault("traceparent", os.environ[step_environment.TRACEPARENT])
         if size is not None:
             sent["content-length"] = str(size)
         if query:
