@@ -1,4 +1,4 @@
-"""Three real nats-servers in one cluster, with a user and password; each can be killed and restarted."""
+"""Three real nats-servers in one cluster, with the accounts of a platform; each can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from pathlib import Path
 import nats
 import orjson
 
-from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer, accounts
 from penstock_testkit.servers.ports import free_ports
-
-_USER, _PASSWORD = "penstock", "secret"
-_IN_URL = f"{_USER}:{_PASSWORD}"
 
 
 class NatsCluster:
     """A cluster on loopback. Servers are numbered from 0; a restarted one keeps its ports and store."""
 
     def __init__(self, folder: Path, size: int = 3) -> None:
+        self.accounts = accounts()
         chosen = free_ports(2 * size)
         ports, self._monitor = chosen[:size], chosen[size:]
         joined = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
         self.servers = [
             NatsServer(
                 folder / f"n{n}",
-                credentials=_IN_URL,
+                credentials=self.accounts.credentials,
                 options=(
                     f"server_name: n{n}\n"
                     f"http: 127.0.0.1:{self._monitor[n]}\n"
-                    f'authorization {{ user: {_USER}, password: "{_PASSWORD}" }}\n'
+                    f"{self.accounts.options}"
                     f"cluster {{ name: test, listen: 127.0.0.1:{ports[n]}, routes: [{joined}] }}\n"
                 ),
             )
@@ -42,12 +40,17 @@ class NatsCluster:
     def url(self) -> str:
         """URLs of all servers, separated by commas; only the first one has the credentials."""
         first, *others = self.urls
-        return ",".join([first, *(url.replace(f"{_IN_URL}@", "") for url in others)])
+        return ",".join([first, *(url.replace(f"{self.accounts.credentials}@", "") for url in others)])
 
     @property
     def urls(self) -> list[str]:
         """URLs of all servers, each with the credentials, as the client library wants them."""
         return [server.url for server in self.servers]
+
+    @property
+    def addresses(self) -> list[str]:
+        """URLs of all servers without credentials."""
+        return [f"nats://{url.rpartition('@')[2]}" for url in self.urls]
 
     @property
     def pid(self) -> int:
