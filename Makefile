@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSOLE := services/console/dist/index.html
 DIST ?= dist
 # Without compiled modules on disk every process of the tests would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-loop up test e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
+.PHONY: help setup run demo-loop console test-console up test e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
 	images compose-env compose-up compose-demo compose-down test-compose test-chart
 
 help: ## List every target
@@ -31,7 +32,17 @@ run: $(STAMP) ## Run the example training pipeline on real data to its end
 demo-loop: $(STAMP) ## Play the loop: an endpoint drifts, is retrained and promoted by events alone
 	@$(BIN)/python examples/retraining/demo.py
 
+console: $(CONSOLE) ## Build the web console (needs Node 20.19 or newer), once
+
+$(CONSOLE): services/console/package-lock.json services/console/package.json services/console/index.html proto/openapi.json \
+		$(wildcard services/console/src/*.ts* services/console/src/*/*.ts* services/console/src/*/*.css)
+	@cd services/console && npm ci --silent --no-audit --no-fund && npm run --silent types && npm run --silent build
+
+test-console: $(STAMP) $(CONSOLE) ## Test the web console in Chromium, where that is installed
+	@cd services/console && npm run --silent test && npm run --silent test:pages
+
 up: $(STAMP) ## Start the platform and keep it
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory console || echo "The web console could not be built; the platform starts without it."; fi
 	@$(BIN)/penstock up
 
 test: $(STAMP) ## Set everything up and run all tests
@@ -81,6 +92,7 @@ bench: $(STAMP) ## Measure speed and size; prints a table and JSON
 
 wheels: $(STAMP) ## Build the wheels of penstock and penstock-platform into dist/
 	@rm -f $(DIST)/penstock*.whl
+	@if [ -f $(CONSOLE) ]; then rm -rf services/gateway/penstock_gateway/console/dist && cp -r services/console/dist services/gateway/penstock_gateway/console/dist; fi
 	@for name in penstock penstock-platform; do \
 		(cd distributions/$$name && $(abspath $(BIN))/python -m hatchling build -t wheel -d $(abspath $(DIST))) || exit 1; \
 	done

@@ -191,6 +191,7 @@ CALLS: dict[str, list[str]] = {
     "apply": ["nothing.yaml"],
     "debug": ["{talking}", "fail"],
     "doctor": [],
+    "console": ["--no-browser"],
     "whoami": [],
     "runs list": [],
     "runs show": ["{talking}"],

@@ -25,6 +25,7 @@ COMMANDS = {
     "debug": "penstock_cli.runs.debug:debug",
     "up": "penstock_cli.platform.up:up",
     "down": "penstock_cli.platform.down:down",
+    "console": "penstock_cli.platform.console:console",
     "runs": "",
     "artifacts": "penstock_cli.artifacts:app",
     "models": "penstock_cli.models:app",

@@ -49,6 +49,8 @@ from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.builds import routes as build_routes
 from penstock_gateway.compare import routes as compare_routes
+from penstock_gateway.console import routes as console_routes
+from penstock_gateway.console.files import ConsoleFiles
 from penstock_gateway.dead_letters import routes as dead_letter_routes
 from penstock_gateway.dead_letters.dead_letters import DeadLetterService
 from penstock_gateway.deployments import event_routes as deployment_event_routes
@@ -143,8 +145,8 @@ ROUTERS = tuple(
         build_routes,
         compare_routes,
         metric_routes,
+        run_stream_routes,  # before `/v1/runs/{run_id}`
         run_routes,
-        run_stream_routes,
         script_run_routes,
         wait_routes,
         link_page_routes,
@@ -164,6 +166,7 @@ ROUTERS = tuple(
         registry_routes,
         registration_routes,
         retention_routes,
+        console_routes,
     )
 )
 
@@ -200,8 +203,9 @@ def create_app() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     for router in ROUTERS:
-        # Links are opened by people, to whose addresses mail services may add parameters.
-        checks = [] if router is link_page_routes.router else [Depends(refuse_unknown_parameters)]
+        # Pages are opened by people: mail services may add parameters to links, and the console reads its own.
+        pages = (link_page_routes.router, console_routes.router)
+        checks = [] if router in pages else [Depends(refuse_unknown_parameters)]
         app.include_router(router, dependencies=checks)
     problems.install(app)
     return app
@@ -402,6 +406,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     features = (
         settings,
         ApiDescription(),
+        ConsoleFiles(),
         pools,
         named_tokens,
         projects,

@@ -59,6 +59,7 @@ from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.retention.retention_service import RetentionService
+from penstock_gateway.run_streams.run_changes import RunChanges
 from penstock_gateway.run_streams.run_streams import RunStreams
 from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
@@ -203,6 +204,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
         MetricSeries(reader, shared.read_model, shared.series),
         RunComparison(reader, versions),
         RunStreams(log, shared.followers, reader, versions, closing, stall),
+        RunChanges(bus, shared.followers, reader, closing, stall),
         Answers(log, reader),
         deployments,
         event_types,

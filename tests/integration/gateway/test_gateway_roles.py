@@ -24,7 +24,7 @@ OPEN = {"/openapi.json", "/docs", "/healthz", "/readyz", "/v1/login", "/v1/answe
 OPEN |= {"/v2", "/v2/health/live", "/v2/health/ready"}
 """Paths of operations that need no token, beside webhooks."""
 
-OWN = {"/v1/whoami", "/v1/logout", "/v1/projects"}
+OWN = {"/v1/whoami", "/v1/logout", "/v1/session", "/v1/projects"}
 """Paths of operations that need a token, and no permission."""
 
 VALUES = {"sha256": "0" * 64, "number": "1", "event": "1", "project": "default"}

@@ -5,6 +5,7 @@
 - `/v1`, and models below `/v2`, need a bearer token, which is resolved to the principal of the request and its
   roles; the operation checks its permission. Links under `/v1/answers` and webhooks have signatures instead. A token
   of an endpoint opens only that endpoint.
+- A browser sends the token in a cookie instead (`penstock_gateway.console.sessions`).
 - While a response is sent, its token is checked again, so that a stream ends when its token is revoked or expires.
 - Every refused request and every request that may change something is one line in the log and an entry of the audit
   trail: who, what, outcome.
@@ -27,6 +28,7 @@ from penstock_core.access import InvalidTokenError
 from penstock_core.errors import UnavailableError
 from penstock_gateway.access.audit_trail import AuditTrail
 from penstock_gateway.access.authentication import Authenticator, TokenScopeError
+from penstock_gateway.console import sessions
 from penstock_gateway.http import metrics, principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -187,12 +189,8 @@ class Guard:
 
     async def _admit(self, scope: Scope) -> tuple[ASGIApp | None, _Caller | None]:
         """Return the response to a request that is refused, or else its caller; neither if it needs no token."""
-        host = authorization = b""
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host = value
-            elif name == b"authorization":
-                authorization = value
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host, authorization = headers.get(b"host", b""), headers.get(b"authorization", b"")
         if self._names is not None and host_name(host.decode("latin-1")) not in self._names:
             text = "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS"
             return problems.problem(421, text), None
@@ -201,6 +199,9 @@ class Guard:
             return None, None
         scheme, _, sent = authorization.partition(b" ")
         token = sent.strip().decode(errors="surrogateescape") if scheme.lower() == b"bearer" else ""
+        token = token or sessions.token_of(headers)
+        if token and not authorization and not sessions.is_own_page(scope["method"], headers):
+            return problems.problem(403, "A page of another site sent this request with the browser's cookie"), None
         found = None
         if token:
             try:

@@ -29,6 +29,7 @@ _TAGS = {
     "limits": "Limits of steps and runs that run at the same time.",
     "access": "Principals and named tokens.",
     "secrets": "Secrets that steps and deployments refer to by name.",
+    "console": "Sessions of browsers.",
     "platform": "The platform itself.",
 }
 

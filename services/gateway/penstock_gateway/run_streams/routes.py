@@ -10,11 +10,31 @@ from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.http.parameters import STEP_KEYED, LastEventId, RunId, feature, last_event, requires
 from penstock_gateway.http.responses import COMMON, content, events, lines, no_content, problems
+from penstock_gateway.run_streams.run_changes import RunChanges
 from penstock_gateway.run_streams.run_streams import RunStreams
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], dependencies=[requires(Permission.RUNS_READ)], responses=COMMON)
 
+Changes = Annotated[RunChanges, feature(RunChanges)]
 Streams = Annotated[RunStreams, feature(RunStreams)]
+
+
+@router.get(
+    "/changes",
+    summary="Follow which runs begin, wait and end",
+    response_class=Response,
+    responses=content(
+        200,
+        "The changes",
+        events(
+            "`id`: sequence in the log; `event`: `change`; `data`: `run_id`, `pipeline` and `kind`, that of the fact, "
+            "such as `run.requested`, `attempt.suspended` or `run.finished`"
+        ),
+    ),
+)
+async def follow_changes(changes: Changes, last_event_id: LastEventId = None) -> Response:
+    """The changes of all runs of the project, from now on; after a reconnection, from where it was interrupted."""
+    return await changes.follow(last_event(last_event_id))
 
 
 @router.get(
