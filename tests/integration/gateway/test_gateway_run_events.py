@@ -11,6 +11,7 @@ from gateway_platform import Http, Platform, started
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
+from penstock_core import trace_context
 from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import Outcome, RunFinished
@@ -39,7 +40,9 @@ async def test_the_end_of_a_run_is_an_event_with_its_outputs_and_metrics(platfor
     await platform.run_step(run_id, "double", metrics={"accuracy": 0.9})
     await platform.finish(run_id, outputs={"result": Inline(2)})
     event = await event_of(platform, run_id)
-    assert (event.subject, event.extensions) == ("chain", {"keys": f"chain,{run_id}", "hops": "2"})
+    span = trace_context.of_run(run_id).traceparent()
+    assert event.subject == "chain"
+    assert event.extensions == {"keys": f"chain,{run_id}", "hops": "2", "traceparent": span}
     assert event.data | {"duration": 0} == {
         "run_id": run_id, "pipeline": "chain", "version": 1, "state": "succeeded", "error": None,
         "deployment": "nightly", "labels": {"team": "risk"}, "requested_by": "", "duration": 0,
