@@ -54,8 +54,8 @@ def attack(home: str, platform: int, secret: str) -> dict[str, list[str]]:
             pass
     folder = Path(home)
     sources = Path(__file__).parent
-    private = [path for name in ("token", "platform.json", "read-model.db", "nats", "nats/server.conf", "previews")
-               if (path := folder / name)]
+    private = [path for name in ("token", "platform.json", "read-model.db", "nats", "nats/server.conf", "nats/issuer",
+                                 "previews") if (path := folder / name)]
     artifacts = [path for path in (folder / "artifacts" / "sha256").glob("*/*") if path.stat().st_uid != os.getuid()]
     return {
         "user": [str(os.getuid()), os.environ.get("HOME", "")],
@@ -94,6 +94,8 @@ def platform(**settings: str) -> Generator[tuple[Client, int, Path]]:
         "PENSTOCK_S3_SECRET_KEY": SECRET,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "PENSTOCK_OPENLINEAGE_KEY": SECRET,
+        "PENSTOCK_NATS_SEED": SECRET,
+        "PENSTOCK_NATS_ISSUER_SEED": SECRET,
         "PENSTOCK_DRAIN": "0.5",
         "TMPDIR": "/tmp",  # noqa: S108 - that of the tests is closed to others
         **settings,
