@@ -50,15 +50,8 @@ def create(
     artifact_bytes: Annotated[
         int | None, typer.Option("--artifact-bytes", metavar="N", min=1, help="Size of the largest artifact.")
     ] = None,
-    stored_bytes: Annotated[
-        int | None,
-        typer.Option("--stored-bytes", metavar="N", min=1, help="Size of all artifacts of its runs together."),
-    ] = None,
-    active_runs: Annotated[
-        int | None, typer.Option("--active-runs", metavar="N", min=1, help="Runs that have not finished.")
-    ] = None,
     events: Annotated[
-        float | None, typer.Option("--events", metavar="N", help="Events per second, also of webhooks and endpoints.")
+        float | None, typer.Option("--events", metavar="N", help="Events per second, also of webhooks.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -69,8 +62,6 @@ def create(
         made = connected.client.projects.create(
             name,
             artifact_bytes=artifact_bytes,
-            stored_bytes=stored_bytes,
-            active_runs=active_runs,
             events_per_second=events,
         )
     _print(made, json=json)

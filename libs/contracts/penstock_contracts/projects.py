@@ -8,17 +8,13 @@ from penstock_contracts.bodies import RequestBody
 
 
 class QuotaView(BaseModel):
-    """What a project may use; null: no quota. Sizes are in bytes."""
+    """What a project may use; null: no quota."""
 
     model_config = ConfigDict(frozen=True)
 
     artifact_bytes: int | None = Field(default=None, ge=1, lt=2**53, description="largest artifact")
-    stored_bytes: int | None = Field(
-        default=None, ge=1, lt=2**53, description="artifacts that runs of the project refer to, together"
-    )
-    active_runs: int | None = Field(default=None, ge=1, lt=2**31, description="runs that have not finished")
     events_per_second: float | None = Field(
-        default=None, gt=0, le=1e6, description="events that each gateway accepts, also of webhooks and endpoints"
+        default=None, gt=0, le=1e6, description="events that each gateway accepts, also of webhooks"
     )
 
 

@@ -12,15 +12,11 @@ class Quotas:
     """What a project may use; None: no quota.
 
     Attributes:
-        artifact_bytes: largest artifact that can be uploaded.
-        stored_bytes: artifacts that its runs refer to, together; uploads are refused beyond it.
-        active_runs: runs that have not finished; requests of further ones are refused.
-        events_per_second: events that each gateway accepts, those of webhooks and endpoints among them.
+        artifact_bytes: size of the largest artifact that can be uploaded.
+        events_per_second: events that each gateway accepts, those of webhooks among them.
     """
 
     artifact_bytes: int | None = None
-    stored_bytes: int | None = None
-    active_runs: int | None = None
     events_per_second: float | None = None
 
 

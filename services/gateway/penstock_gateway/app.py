@@ -425,7 +425,13 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         runs,
         LinkPages(runs_of_all, Answers(log, runs_of_all), signer),
         questions,
-        WebhookReceiver(deployments, events, deployment_secrets, context.log),
+        WebhookReceiver(
+            deployments,
+            events,
+            deployment_secrets,
+            context.log,
+            lambda project: projects.admit_events(project, 1),
+        ),
         announcer,
         run_announcer,
     )

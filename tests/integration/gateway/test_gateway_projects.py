@@ -184,9 +184,9 @@ def _text(answer: Answer) -> str:
 
 
 async def test_a_project_is_created_listed_archived_and_unarchived(platform: Platform, http: Http) -> None:
-    made = await http("PUT", "/v1/projects/team", {"quotas": {"active_runs": 5}})
+    made = await http("PUT", "/v1/projects/team", {"quotas": {"artifact_bytes": 5}})
     assert made.status == 201, made.body
-    assert (made.json()["name"], made.json()["created_by"], made.json()["quotas"]["active_runs"]) == (
+    assert (made.json()["name"], made.json()["created_by"], made.json()["quotas"]["artifact_bytes"]) == (
         "team", "token:default", 5,
     )  # fmt: skip
     assert (await http("PUT", "/v1/projects/team", {})).status == 200
@@ -351,3 +351,16 @@ async def test_limits_of_one_name_are_different_in_each_project(http: Http) -> N
     assert (await http("PUT", "/v1/limits/pool:default", {"slots": 3})).status == 200
     assert (await http("GET", "/v1/limits/pool:default", **mine)).json()["slots"] == 3
     assert (await http("DELETE", "/v1/limits/pool:default")).status == 204
+
+
+async def test_a_quota_of_events(http: Http) -> None:
+    token, other = await _token(http, "sender", role="operator"), {"penstock-project": OTHER}
+    assert (await http("PUT", f"/v1/projects/{OTHER}", {"quotas": {"events_per_second": 0.001}})).status == 200
+    try:
+        event = {"type": "com.many", "source": "/s", "data": {}}
+        first = await http("POST", "/v1/events", event | {"id": "1"}, headers=other, token=token)
+        second = await http("POST", "/v1/events", event | {"id": "2"}, headers=other, token=token)
+        assert (first.status, second.status, "is its quota" in _text(second)) == (202, 429, True)
+        assert (await http("POST", "/v1/events", event | {"id": "3"})).status == 202
+    finally:
+        assert (await http("PUT", f"/v1/projects/{OTHER}", {})).status == 200

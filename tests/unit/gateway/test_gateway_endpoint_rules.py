@@ -12,7 +12,7 @@ from penstock_core.deployments.definition import Definition
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import BoundItems, Output, Param
 from penstock_gateway.endpoints import input_rules, interface
-from penstock_gateway.endpoints.rate_limit import TokenBucket
+from penstock_gateway.rate_limit import TokenBucket
 
 DEFINITION = Definition(pipeline="scoring", inputs={"label": "x"})
 PIPELINE = ir.Pipeline(

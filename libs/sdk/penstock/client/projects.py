@@ -15,7 +15,7 @@ class Project:
 
     Attributes:
         archived_at: since when it can be read only; None: it is not archived.
-        quotas: `artifact_bytes`, `stored_bytes`, `active_runs`, `events_per_second`; None: no quota.
+        quotas: `artifact_bytes`, `events_per_second`; None: no quota.
     """
 
     name: str
@@ -51,8 +51,6 @@ class Projects:
         name: str,
         *,
         artifact_bytes: int | None = None,
-        stored_bytes: int | None = None,
-        active_runs: int | None = None,
         events_per_second: float | None = None,
     ) -> Project:
         """Create a project, or replace the quotas of one that exists. Needs the role admin in all projects.
@@ -60,17 +58,13 @@ class Projects:
         Args:
             name: of the project.
             artifact_bytes: size of the largest artifact.
-            stored_bytes: size of all artifacts that its runs refer to, together.
-            active_runs: runs that have not finished.
-            events_per_second: events that each gateway accepts, also of webhooks and endpoints.
+            events_per_second: events that each gateway accepts, also of webhooks.
 
         Raises:
             RefusedError: a name or a quota is invalid.
         """
         quotas = {
             "artifact_bytes": artifact_bytes,
-            "stored_bytes": stored_bytes,
-            "active_runs": active_runs,
             "events_per_second": events_per_second,
         }
         made = self._transport.json("PUT", _path(name), body={"quotas": quotas}, headers=_header(name))

@@ -34,8 +34,8 @@ from penstock_core.requests import Options
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import input_rules, stored_inputs
 from penstock_gateway.endpoints.call_tracker import CallTracker
-from penstock_gateway.endpoints.rate_limit import TokenBucket
 from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
+from penstock_gateway.rate_limit import TokenBucket
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 from penstock_servicekit.owners import Owners

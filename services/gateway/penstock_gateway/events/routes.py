@@ -50,7 +50,7 @@ _CONTENT = {
     dependencies=[requires(Permission.EVENTS_SEND)],
     responses={
         200: {"model": EventAccepted, "description": "An event with this source and ID was stored before"},
-        **problems(*BODY),
+        **problems(429, *BODY),
     },
     openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
 )
@@ -67,6 +67,7 @@ async def send_event(
     schema of its type, if one is registered.
     """
     events = await cloudevents.read(request, project)
+    request.app.state.projects.admit_events(project, len(events))
     types.check(events, batch=cloudevents.is_batch(request))
     accepted = await asyncio.gather(*(_store(stream, event) for event in events))
     if cloudevents.is_batch(request):

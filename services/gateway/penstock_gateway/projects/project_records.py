@@ -14,7 +14,8 @@ from penstock_core import access
 from penstock_core.access import Permission
 from penstock_core.errors import PenstockError
 from penstock_core.projects import ProjectRecord, Quotas
-from penstock_gateway.errors import ConflictError, ForbiddenError, NotFoundError
+from penstock_gateway.errors import ConflictError, ForbiddenError, NotFoundError, TooManyRequestsError
+from penstock_gateway.rate_limit import TokenBucket
 from penstock_servicekit.service_context import ServiceContext
 
 _READS = frozenset(one for one in Permission if one.value.endswith(".read"))
@@ -31,6 +32,7 @@ class ProjectRecords:
         self._projects = projects
         self._context = context
         self._changed = asyncio.Event()
+        self._events: dict[str, TokenBucket] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -54,6 +56,26 @@ class ProjectRecords:
     def quotas(self, project: str) -> Quotas:
         """Return the quotas of a project that exists."""
         return self._projects.now[project].quotas
+
+    def admit_events(self, project: str, count: int) -> None:
+        """Accept events of a project.
+
+        Raises:
+            TooManyRequestsError: its quota of events per second is exceeded.
+        """
+        record = self._projects.now.get(project)
+        rate = record.quotas.events_per_second if record is not None else None
+        if rate is None:
+            return
+        now, bucket = time.monotonic(), self._events.get(project)
+        if bucket is None or bucket.rate != rate:
+            bucket = self._events[project] = TokenBucket.full(rate, now)
+        for _ in range(count):
+            seconds = bucket.take(now)
+            if seconds:
+                raise TooManyRequestsError(
+                    f"Project {project!r} accepts {rate:g} events per second, which is its quota", retry_after=seconds
+                )
 
     def check(self, project: str, permission: Permission) -> None:
         """Check that a project exists, and is not archived if something would change.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets as random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs
 
 from structlog.typing import FilteringBoundLogger
@@ -27,7 +27,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class WebhookReceiver:
-    """See the module."""
+    """See the module. `admit` raises TooManyRequestsError if a project has used up its quota of events."""
 
     def __init__(
         self,
@@ -35,8 +35,10 @@ class WebhookReceiver:
         events: EventStream,
         secrets: DeploymentSecrets,
         logger: FilteringBoundLogger,
+        admit: Callable[[str], None],
     ) -> None:
         self._deployments = deployments
+        self._admit = admit
         self._secrets = secrets
         self._events = events
         self._logger = logger
@@ -74,6 +76,7 @@ class WebhookReceiver:
         Raises:
             UnverifiedError: there is no webhook, or it was not sent by somebody who knows the secret, or is too old.
             UnprocessableError: it is not of the form that the provider uses.
+            TooManyRequestsError: the project has used up its quota of events.
             UnavailableError: the gateway does not have the secret, or the event cannot be stored; a retry may help.
         """
         if trigger is None:
@@ -96,6 +99,7 @@ class WebhookReceiver:
             )
             raise _unverified()
         event = self._event(project, deployment, trigger, headers, body)
+        self._admit(project)
         sequence, duplicate = await self._events.publish(event)
         return EventAccepted(
             id=event.id,
