@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -151,7 +152,10 @@ def _written(workspace: Workspace) -> dict[str, bytes]:
     """All that is written below the folder and in the streams, by place."""
     files = [path for path in workspace.folder.rglob("*") if path.is_file() and path.name != "flows.py"]
     note = json.loads((workspace.folder / ".penstock" / "platform.json").read_bytes())
-    found = {str(path): path.read_bytes() for path in files}
+    found: dict[str, bytes] = {}
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):  # the running platform removes files of attempts that ended
+            found[str(path)] = path.read_bytes()
     return found | {"streams": asyncio.run(_streams(note["nats_url"]))}
 
 
