@@ -136,6 +136,13 @@ class Bench:
         self.offers.append((uid, attempt))
         return self.takes
 
+    async def has_worker(self, name: str, work_class: str) -> None:
+        """Have a Workflow whose pod has a class."""
+        self.api.change("workflows", name, {"phase": "Running"}, annotations={manifest.CLASS: work_class})
+        async with asyncio.timeout(20):
+            while name not in self.executor._workflows.objects:
+                await asyncio.sleep(0.005)
+
     async def until_ended(self, count: int = 1) -> list[tuple[Outcome, str]]:
         async with asyncio.timeout(20):
             while len(self.ends) < count:
@@ -251,7 +258,9 @@ async def test_orphans_are_deleted_and_the_workflows_of_others_are_not(bench: Be
 async def test_an_idle_worker_of_the_class_is_preferred_to_a_new_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, worker_idle=60) as bench:
         work_class = manifest.work_class(attempt(A), bench.executor._config, "")
+        await bench.has_worker("penstock-x", work_class)
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
+        await bench.has_worker("penstock-y", "another class")
         bench.executor.announced("u2", "penstock-y", "another class", idle=True)
         await bench.executor.submit(attempt(A))
         assert (bench.offers, bench.api.created) == ([("u1", A)], [])
@@ -261,12 +270,29 @@ async def test_an_idle_worker_of_the_class_is_preferred_to_a_new_pod(monkeypatch
         assert bench.api.created == [manifest.name(B)]
 
 
+async def test_a_worker_gets_no_attempt_of_a_class_that_its_workflow_does_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step can read the credential of its pod, and announce a class that it has computed."""
+    async with running(monkeypatch, worker_idle=60) as bench:
+        forged = manifest.work_class(attempt(A), bench.executor._config, "")
+        own = manifest.work_class(attempt(B, project="other"), bench.executor._config, "")
+        await bench.has_worker("penstock-x", own)
+        bench.executor.announced("u1", "penstock-x", forged, idle=True)
+        bench.executor.announced("u2", "penstock-unknown", forged, idle=True)
+        await bench.executor.submit(attempt(A))
+        bench.executor.announced("u1", "penstock-x", forged, idle=True)
+        await asyncio.sleep(0.1)
+        assert (bench.offers, bench.api.created) == ([], [manifest.name(A)])
+
+
 async def test_a_worker_that_becomes_idle_takes_an_attempt_whose_pod_has_not_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running(monkeypatch, worker_idle=60) as bench:
         await bench.executor.submit(attempt(A))
         work_class = manifest.work_class(attempt(A), bench.executor._config, "")
+        await bench.has_worker("penstock-x", work_class)
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         async with asyncio.timeout(20):
             while not bench.api.deleted:
@@ -306,6 +332,7 @@ async def test_an_attempt_that_is_cancelled_while_a_worker_is_asked_ends(monkeyp
 
         bench.executor.offer = offer
         work_class = manifest.work_class(attempt(A), bench.executor._config, "")
+        await bench.has_worker("penstock-x", work_class)
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         submitting = asyncio.create_task(bench.executor.submit(attempt(A)))
         await asked.wait()
@@ -361,6 +388,7 @@ async def test_an_attempt_runs_in_the_image_of_its_environment(monkeypatch: pyte
             await bench.executor.submit(attempt(A, environment="other"))
         assert not bench.api.created and not bench.ends
         other = manifest.work_class(attempt(A), bench.executor._config, "")
+        await bench.has_worker("penstock-x", other)
         bench.executor.announced("u1", "penstock-x", other, idle=True)
         await bench.executor.submit(attempt(A, environment="train"))
         assert bench.api.created == [manifest.name(A)] and not bench.offers
@@ -386,6 +414,7 @@ async def test_an_attempt_with_a_fresh_pod_gets_no_worker_and_its_pod_does_not_s
     async with running(monkeypatch, worker_idle=60) as bench:
         alone = attempt(A, fresh_pod=True)
         work_class = manifest.work_class(alone, bench.executor._config, "")
+        await bench.has_worker("penstock-x", work_class)
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)
         await bench.executor.submit(alone)
         bench.executor.announced("u1", "penstock-x", work_class, idle=True)

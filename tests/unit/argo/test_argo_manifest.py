@@ -174,8 +174,10 @@ def test_pods_are_shared_within_a_project_with_the_same_resources_and_configurat
         manifest.work_class(attempt(resources=Resources(memory=1)), config_, ""),
         manifest.work_class(attempt(), ArgoConfig.model_validate(FULL), ""),
         manifest.work_class(attempt(), config_, IMAGE),
+        manifest.work_class(attempt(secrets=("secret:db",)), config_, ""),
+        manifest.work_class(attempt(secrets=("secret:db",), pipeline="other"), config_, ""),
     ]
-    assert len(set(classes)) == 5
+    assert len(set(classes)) == 7
     assert manifest.work_class(attempt(run_id="r2", key="x", version=9), config_, "") == classes[0]
 
 

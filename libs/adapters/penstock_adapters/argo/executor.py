@@ -393,7 +393,14 @@ class ArgoExecutor:
         return {"class": self._class_of(submitted), "idle": config.worker_idle, "life": config.worker_life}
 
     def announced(self, uid: str, pod: str, work_class: str, *, idle: bool) -> None:
-        """Note the announcement of a worker; offer it an attempt that waits for a pod if it is idle."""
+        """Note the announcement of a worker; offer it an attempt that waits for a pod if it is idle.
+
+        A step can announce anything in the name of its pod, such as the class of pods of another project. So a worker
+        is offered nothing unless its Workflow, which executors create, has the class.
+        """
+        known = self._workflows.objects.get(pod)
+        if known is None or known.work_class != work_class:
+            work_class, idle = "", False
         self._workers[pod] = _Worker(uid, work_class, idle, time.monotonic())
         if idle:
             self._announced.set()

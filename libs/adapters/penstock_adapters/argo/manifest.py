@@ -21,6 +21,9 @@ POOL = "penstock.dev/pool"
 RUN, KEY, ATTEMPT = "penstock.dev/run", "penstock.dev/step", "penstock.dev/attempt"
 """Annotations that identify the attempt."""
 
+CLASS = "penstock.dev/class"
+"""Annotation of a Workflow with the class of its pod, see `work_class`."""
+
 WORKFLOW = "workflows.argoproj.io/workflow"
 """Label of Argo at pods: the name of their Workflow."""
 
@@ -43,9 +46,14 @@ def name(attempt: AttemptKey) -> str:
 
 
 def work_class(attempt: AttemptRequested, config: ArgoConfig, image: str) -> str:
-    """Return what attempts have in common that can share a pod: project, resources, image, configuration of pods."""
+    """Return what attempts have in common that can share a pod: project, resources, image, configuration of pods.
+
+    A step can read the credential of its pod, and with it claim what the pod is offered later, with its secrets. So
+    attempts with secrets only share a pod with others of their pipeline that have secrets.
+    """
     own = attempt.resources
-    parts = [attempt.project, own.cpu, own.memory, own.gpu, image, config.model_dump_json()]
+    pipeline = attempt.pipeline if attempt.secrets else ""
+    parts = [attempt.project, pipeline, own.cpu, own.memory, own.gpu, image, config.model_dump_json()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -112,7 +120,7 @@ def build(attempt: AttemptRequested, pool: str, config: ArgoConfig, image: str =
             "name": name(key),
             "namespace": config.namespace,
             "labels": {**about, **instance},
-            "annotations": names,
+            "annotations": {**names, CLASS: work_class(attempt, config, image)},
         },
         "spec": {field: value for field, value in spec.items() if value not in (None, {}, [])},
     }

@@ -16,10 +16,11 @@ _COMPLETED = ("Succeeded", "Failed", "Error")
 
 @dataclass(frozen=True, slots=True)
 class WorkflowView:
-    """A Workflow. `created` is in Unix seconds."""
+    """A Workflow. `created` is in Unix seconds; `work_class` is that of its pod, empty if it is unknown."""
 
     name: str
     attempt: AttemptKey | None
+    work_class: str
     phase: str
     message: str
     created: float
@@ -62,9 +63,11 @@ class PodView:
 def workflow_view(item: Json) -> WorkflowView:
     """Read a Workflow."""
     metadata, status = item["metadata"], item.get("status") or {}
+    annotations = metadata.get("annotations") or {}
     return WorkflowView(
         name=metadata["name"],
-        attempt=manifest.attempt_of(metadata.get("annotations") or {}),
+        attempt=manifest.attempt_of(annotations),
+        work_class=annotations.get(manifest.CLASS, ""),
         phase=status.get("phase") or "",
         message=_message_of(status),
         created=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
