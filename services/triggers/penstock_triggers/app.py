@@ -117,7 +117,7 @@ class TriggersApp:
         except InvalidEventError as error:
             await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq, delivery.headers)
             return
-        if problems := self._types.problems(event):
+        if problems := await self._types.problems(event):
             error = "; ".join(f"{path} {message}" for path, message in problems)
             await self._letters.add_invalid(event, f"the event does not fit the schema of its type: {error}")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -38,11 +39,37 @@ def chain(depth: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/d0", "$defs": {**links, f"d{depth}": {"type": "object"}}}
 
 
+def behind(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same, reached by a property only."""
+    return {"properties": {name: {"$ref": schema["$ref"]}}, "$defs": schema["$defs"]}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Each level evaluates all below it twice, without a reference."""
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"allOf": [schema], "unevaluatedProperties": False}
+    return schema
+
+
+def renamed(schema: dict[str, Any], keyword: str) -> dict[str, Any]:
+    """The same with another keyword for references."""
+    return json.loads(json.dumps(schema).replace("$ref", keyword))
+
+
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
         (SCHEMA, ""),
         ({}, ""),
+        ({"properties": {"id": {"type": "string"}, "$ref": {"type": "string"}}, "$id": "https://acme.example/x"}, ""),
+        (nested(2), ""),
+        (nested(20), f"is larger than {EXPANDED_LIMIT} subschemas"),
+        (behind(chain(40), "default"), f"is larger than {EXPANDED_LIMIT} subschemas"),
+        (renamed(chain(40), "$dynamicRef"), f"is larger than {EXPANDED_LIMIT} subschemas"),
+        ({"properties": {"const": {"$ref": "http://elsewhere"}}}, "must refer to a part of this schema"),
+        ({"allOf": [{"$ref": "#/default/a"}], "default": {"a": {"$ref": "#"}}}, "must refer to a part of this schema"),
+        ({"$defs": {"a": {"$id": "https://acme.example/y"}}}, "only the whole schema can have an id"),
         ({"enum": [{"$ref": "http://elsewhere"}]}, ""),
         (chain(8), ""),
         ([], "must be an object"),

@@ -17,7 +17,16 @@ SCHEMA_LIMIT = 64 * 1024
 """Largest schema as JSON, in bytes."""
 
 EXPANDED_LIMIT = 5_000
-"""Most subschemas, with each reference replaced by what it refers to."""
+"""Most subschemas, with each reference replaced by what it refers to; those below `unevaluated…` count three times."""
+
+_NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
+"""Keywords with a schema for each name, which can be that of a keyword."""
+
+_DEFINITIONS = ("$defs", "definitions")
+_LITERALS = ("const", "enum", "default", "examples")
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
+_IDS = ("$id", "id")
 
 _PLATFORM = "penstock."
 _FIELD = re.compile(r"""\.(\w+)|\[["'](.*?)["']\]|(\[\d+\])""")
@@ -41,16 +50,14 @@ def schema_problems(schema: Any) -> Iterator[Problem]:
         yield "schema", "must be an object"
         return
     root = cast("dict[str, Any]", schema)
-    for path, reference in _references(root, "schema"):
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            yield path, "must refer to a part of this schema, such as '#/$defs/address'"
-        elif _resolved(root, reference) is None:
-            yield path, f"there is no {reference[:100]!r} in this schema"
+    if found := [*_part_problems(root)]:
+        yield from found
+        return
     try:
-        if _expanded(root, root, ()) > EXPANDED_LIMIT:
+        if _expanded(root, root) > EXPANDED_LIMIT:
             yield "schema", f"is larger than {EXPANDED_LIMIT} subschemas, with each $ref replaced by what it refers to"
-    except _RecursionError as error:
-        yield "schema", f"refers to itself by {error}: recursive schemas are not supported"
+    except _ReferenceError as error:
+        yield "schema", str(error)
 
 
 def expression_problems(expression: str, schema: Mapping[str, Any]) -> Iterator[str]:
@@ -99,42 +106,78 @@ def without_has(expression: str) -> str:
     return _HAS.sub(lambda found: "true".ljust(len(found[0])), expression)
 
 
-class _RecursionError(Exception):
-    pass
+class _ReferenceError(Exception):
+    """A reference cannot be followed."""
 
 
-def _references(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    waiting = [(path, node)]
+def _part_problems(root: dict[str, Any]) -> Iterator[Problem]:
+    """Yield the references that cannot be followed, and ids that change what references mean."""
+    for path, part in _subschemas(root):
+        for name in _REFERENCES:
+            if name in part and (problem := _reference_problem(root, part[name])):
+                yield f"{path}.{name}", problem
+        for name in _IDS:
+            if part is not root and isinstance(part.get(name), str):
+                # References below it would be relative to it, so they could lead elsewhere than is checked here.
+                yield f"{path}.{name}", "only the whole schema can have an id"
+
+
+def _reference_problem(root: Mapping[str, Any], reference: Any) -> str:
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return "must refer to a part of this schema, such as '#/$defs/address'"
+    return "" if _resolved(root, reference) is not None else f"there is no {reference[:100]!r} in this schema"
+
+
+def _parts(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield keyword, path and value of what can be a subschema, or a list of them."""
+    for name, value in schema.items():
+        if name in _NAMED and isinstance(value, dict):
+            for key, one in cast("dict[str, Any]", value).items():
+                yield name, f"{path}.{name}.{key}", one
+        elif name not in _LITERALS:
+            yield name, f"{path}.{name}", value
+
+
+def _subschemas(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a schema and all of its subschemas with their paths."""
+    waiting: list[tuple[str, Any]] = [("schema", root)]
     while waiting:
-        at, one = waiting.pop()
+        path, one = waiting.pop()
         if isinstance(one, dict):
-            for name, value in cast("dict[str, Any]", one).items():
-                if name in ("$ref", "$dynamicRef", "$recursiveRef"):
-                    yield f"{at}.{name}", value
-                elif name not in ("const", "enum", "default", "examples"):
-                    waiting.append((f"{at}.{name}", value))
+            found = cast("dict[str, Any]", one)
+            yield path, found
+            waiting += [(at, value) for _, at, value in _parts(found, path)]
         elif isinstance(one, list):
-            waiting += [(f"{at}[{n}]", value) for n, value in enumerate(cast("list[Any]", one))]
+            waiting += [(f"{path}[{n}]", value) for n, value in enumerate(cast("list[Any]", one))]
 
 
-def _expanded(root: Mapping[str, Any], node: Any, inside: tuple[str, ...]) -> int:
-    """Count the parts of a schema with its references replaced."""
+def _expanded(root: Mapping[str, Any], node: Any, inside: tuple[str, ...] = (), times: int = 1) -> int:
+    """Count the parts of a schema with its references replaced.
+
+    Raises:
+        _ReferenceError: a reference leads nowhere, or into itself.
+    """
     count = 0
-    waiting = [node]
+    waiting: list[tuple[Any, int]] = [(node, times)]
     while waiting and count <= EXPANDED_LIMIT:
-        one = waiting.pop()
+        one, weight = waiting.pop()
         if isinstance(one, list):
-            waiting += cast("list[Any]", one)
+            waiting += [(part, weight) for part in cast("list[Any]", one)]
         if not isinstance(one, dict):
             continue
-        count += 1
-        for name, value in cast("dict[str, Any]", one).items():
-            if name == "$ref" and isinstance(value, str):
+        found = cast("dict[str, Any]", one)
+        count += weight
+        if any(name in found for name in _UNEVALUATED):
+            weight *= 3  # to find what was not evaluated, everything below is evaluated again
+        for name, _, value in _parts(found, ""):
+            if name in _REFERENCES:
+                if problem := _reference_problem(root, value):
+                    raise _ReferenceError(f"{name} {problem}")
                 if value in inside or len(inside) > 50:
-                    raise _RecursionError(value[:100])
-                count += _expanded(root, _resolved(root, value), (*inside, value))
-            elif name not in ("$defs", "definitions", "const", "enum", "default", "examples"):
-                waiting.append(value)
+                    raise _ReferenceError(f"refers to itself by {value[:100]}: recursive schemas are not supported")
+                count += _expanded(root, _resolved(root, value), (*inside, value), weight)
+            elif name not in _DEFINITIONS:
+                waiting.append((value, weight))
     return count
 
 

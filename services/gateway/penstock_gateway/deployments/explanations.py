@@ -97,7 +97,7 @@ class Explanations:
                 if known is not None:
                     found.append(await self._stored(known, shape))
                 elif shape.takes(event):
-                    found.append(self._computed(one, snapshot, shape, event))
+                    found.append(await self._computed(one, snapshot, shape, event))
         found += [_view(one) for one in by_trigger.values() if deployment in (None, one.deployment)]
         return ExplanationView(event=event_view(event), decisions=await self._with_limits(found))
 
@@ -129,7 +129,7 @@ class Explanations:
         for shape in _shapes(deployment, snapshot):
             if not shape.takes(replace(event, subject=event.subject or shape.subject)):
                 continue
-            view = self._computed(deployment, snapshot, shape, event)
+            view = await self._computed(deployment, snapshot, shape, event)
             if view.outcome in (Outcome.STARTED, Outcome.COLLECTED, Outcome.SCHEDULED):
                 try:
                     given = matching.run_inputs(shape, [event], definition.inputs, self._evaluator)
@@ -183,7 +183,9 @@ class Explanations:
             return view.model_copy(update={"outcome": Outcome.REJECTED, "run_id": None, "error": error})
         return view
 
-    def _computed(self, deployment: Deployment, snapshot: Snapshot, shape: Subscription, event: Event) -> DecisionView:
+    async def _computed(
+        self, deployment: Deployment, snapshot: Snapshot, shape: Subscription, event: Event
+    ) -> DecisionView:
         base = DecisionView(
             deployment=deployment.name,
             trigger=shape.trigger,
@@ -191,7 +193,7 @@ class Explanations:
             outcome=Outcome.STARTED,
             event=event.digest,
         )
-        if problem := self._event_types.problem(event):
+        if problem := await self._event_types.problem(event):
             return base.model_copy(update={"outcome": Outcome.REJECTED, "error": problem})
         if snapshot.paused:
             return base.model_copy(update={"outcome": Outcome.PAUSED})

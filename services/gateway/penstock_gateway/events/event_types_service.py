@@ -50,9 +50,10 @@ class EventTypeRegistry:
                 "The type of events is invalid", f"{type[:100]!r} {problem}", errors=[("type", problem)]
             )
         schema = body.json_schema
-        problems = [*event_types.schema_problems(schema)][:20]
         if len(orjson.dumps(schema)) > event_types.SCHEMA_LIMIT:
             problems = [("schema", f"is larger than {event_types.SCHEMA_LIMIT} bytes as JSON")]
+        else:
+            problems = [*event_types.schema_problems(schema)][:20]
         if not problems:
             try:
                 EventSchema(schema)
@@ -82,11 +83,11 @@ class EventTypeRegistry:
         found = self._types.schema(self._project, type)
         return found.schema if found is not None else None
 
-    def problem(self, event: Event) -> str:
+    async def problem(self, event: Event) -> str:
         """Return why an event does not fit the schema of its type; empty if it does."""
-        return "; ".join(f"{path} {message}" for path, message in self._types.problems(event))
+        return "; ".join(f"{path} {message}" for path, message in await self._types.problems(event))
 
-    def check(self, events: list[Event], *, batch: bool) -> None:
+    async def check(self, events: list[Event], *, batch: bool) -> None:
         """Refuse events that do not fit the schemas of their types.
 
         Raises:
@@ -95,7 +96,7 @@ class EventTypeRegistry:
         errors = [
             (f"[{n}].{path}" if batch else path, message)
             for n, event in enumerate(events)
-            for path, message in self._types.problems(event)
+            for path, message in await self._types.problems(event)
         ]
         if errors:
             shown = "; ".join(f"{path}: {message}" for path, message in errors[:20])

@@ -68,7 +68,7 @@ async def send_event(
     """
     events = await cloudevents.read(request, project)
     request.app.state.projects.admit_events(project, len(events))
-    types.check(events, batch=cloudevents.is_batch(request))
+    await types.check(events, batch=cloudevents.is_batch(request))
     accepted = await asyncio.gather(*(_store(stream, event) for event in events))
     if cloudevents.is_batch(request):
         return EventsAccepted(events=accepted)

@@ -67,10 +67,11 @@ class EventTypes:
         found = self._known.get((project, type))
         return found[2] if found is not None else None
 
-    def problems(self, event: Event) -> list[tuple[str, str]]:
+    async def problems(self, event: Event) -> list[tuple[str, str]]:
         """Return what in an event does not fit the schema of its type, with paths such as `data.rows`."""
         schema = self.schema(event.project, event.type)
-        return schema.problems(event.data) if schema is not None else []
+        # In a thread, where jsonschema-rs lets others work meanwhile: many alternatives for many items take seconds.
+        return await asyncio.to_thread(schema.problems, event.data) if schema is not None else []
 
     async def list(self, project: str) -> list[EventType]:
         """Return the types of a project, by name."""
