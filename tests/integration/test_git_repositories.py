@@ -200,6 +200,58 @@ async def test_links_out_of_the_repository_and_hooks_have_no_effect(
     assert not marker.exists()
 
 
+async def test_links_of_a_repository_are_not_followed_by_what_is_written_beside_submodules(
+    repository: Repository, http: HttpGitServer, root: Path, tmp_path: Path
+) -> None:
+    """Git writes through a link at the place of its index: the builder's own files could be overwritten."""
+    Repository(root / "team" / "library").commit({"library.py": "x"})
+    victim = tmp_path / "victim"
+    victim.write_text("of the builder")
+    repository.git("submodule", "add", "--quiet", f"{root}/team/library", "libs")
+    repository.git("config", "-f", ".gitmodules", "submodule.libs.url", "../library")
+    for number in range(4):
+        (repository.folder / f"libs.index-{number}").symlink_to(victim)
+    repository.commit({})
+    found = await Builder(tmp_path).check_out(f"{http.url}/team/repo", submodules=True)
+    assert (found / "libs/library.py").read_text() == "x"
+    assert victim.read_text() == "of the builder"
+
+
+async def test_a_link_to_itself_is_left_out(repository: Repository, http: HttpGitServer, tmp_path: Path) -> None:
+    (repository.folder / "loop").symlink_to("loop")
+    repository.commit({})
+    found = await Builder(tmp_path).check_out(f"{http.url}/team/repo")
+    assert [path.name for path in found.iterdir()] == ["pipeline.py"]
+
+
+async def test_a_commit_of_a_private_repository_is_checked_out_with_its_credentials_only(
+    repository: Repository, http: HttpGitServer, tmp_path: Path
+) -> None:
+    """Also by a full commit, which is not looked up, when another build has fetched it already."""
+    http.passwords = {"ada": "secret"}
+    url = f"{http.url}/team/repo"
+    owner = Builder(tmp_path, Credentials.of("ada:secret"))
+    commit = await owner.resolve(url)
+    await owner.check_out(url, commit)
+    for other in (None, Credentials.of("eve:secret")):
+        with pytest.raises(GitError, match="cannot be read"):
+            await Builder(tmp_path, other).check_out(url, commit)
+
+
+async def test_a_commit_with_more_files_than_git_can_list_is_refused(
+    repository: Repository, http: HttpGitServer, tmp_path: Path
+) -> None:
+    """Ten trees that each contain the next one ten times are ten billion files, in a few hundred bytes."""
+    tree = repository.git("write-tree")
+    for _ in range(10):
+        entries = "".join(f"040000 tree {tree}\td{n}\n" for n in range(10))
+        tree = repository.git("mktree", given=entries)
+    commit = repository.git("commit-tree", "-m", "bomb", tree)
+    repository.git("update-ref", "refs/heads/bomb", commit)
+    with pytest.raises(GitError, match="more files"):
+        await Builder(tmp_path).check_out(f"{http.url}/team/repo", "bomb")
+
+
 async def test_submodules_by_option(repository: Repository, http: HttpGitServer, root: Path, tmp_path: Path) -> None:
     library = Repository(root / "team" / "library")
     at = library.commit({"library.py": "old"})

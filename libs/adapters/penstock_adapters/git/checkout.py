@@ -7,13 +7,14 @@ folder would let a build read files of the machine, so it is removed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from penstock_adapters.git.command import Git, GitError
+from penstock_adapters.git.command import Git, GitError, LongOutputError
 from penstock_adapters.git.mirrors import Mirrors
 from penstock_core import git_sources
 
@@ -41,6 +42,7 @@ class Checkout:
         self._session = session
         self._log = log
         self._count = 0
+        self._indexes = Path()
 
     async def write(self, source: git_sources.GitSource, commit: str, folder: Path) -> None:
         """Write a commit of a source into a new folder.
@@ -49,6 +51,7 @@ class Checkout:
             GitError: it cannot be fetched, or a submodule is refused.
             UnavailableError: a server does not answer.
         """
+        self._indexes = folder.parent  # not in the checkout: git follows a link that the repository has at that place
         async with self._session(source.url) as git:
             await self._write(git, source, commit, folder, source.ref, _DEPTH)
         await asyncio.to_thread(self._remove_outside_links, folder)
@@ -57,9 +60,10 @@ class Checkout:
         self, git: Git, source: git_sources.GitSource, commit: str, folder: Path, ref: str, depth: int
     ) -> None:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        index = folder.parent / f"{folder.name}.index-{self._count}"
+        index = self._indexes / f"index-{self._count}"
         async with self._mirrors.commit(git, commit, ref) as mirror:
             base = ["--git-dir", str(mirror), "--work-tree", str(folder)]
+            listing = await _list(git, base, commit)
             variables = {"GIT_INDEX_FILE": str(index)}
             await git.run([*base, "read-tree", commit], variables=variables)
             await git.run(
@@ -68,7 +72,7 @@ class Checkout:
                 variables={**variables, "GIT_LFS_SKIP_SMUDGE": "0" if source.lfs else "1"},
                 watched=folder,
             )
-            found = await self._submodules(git, base, commit, folder) if source.submodules else []
+            found = await self._submodules(git, base, commit, listing, folder) if source.submodules else []
         index.unlink(missing_ok=True)
         for path, url, at in found:
             self._count += 1
@@ -79,9 +83,10 @@ class Checkout:
             async with self._session(url) as inner:
                 await self._write(inner, source, at, target, "", depth - 1)
 
-    async def _submodules(self, git: Git, base: list[str], commit: str, folder: Path) -> list[tuple[str, str, str]]:
+    async def _submodules(
+        self, git: Git, base: list[str], commit: str, listing: str, folder: Path
+    ) -> list[tuple[str, str, str]]:
         """Return path, URL and commit of each submodule."""
-        listing = await git.run([*base, "ls-tree", "-r", "-z", commit])
         commits = {
             path: head.split()[2]
             for head, _, path in (entry.partition("\t") for entry in listing.split("\0") if entry)
@@ -108,9 +113,29 @@ class Checkout:
         for base, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 path = Path(base, name)
-                if path.is_symlink() and not path.resolve().is_relative_to(root):
-                    self._log(f"{path.relative_to(folder)} is a link out of the repository and is left out")
+                if path.is_symlink() and (problem := _link_problem(path, root)):
+                    self._log(f"{path.relative_to(folder)} is a link {problem} and is left out")
                     path.unlink()
+
+
+async def _list(git: Git, base: list[str], commit: str) -> str:
+    """Return what a commit contains. A few trees that contain each other can be more files than memory has room for."""
+    try:
+        return await git.run([*base, "ls-tree", "-r", "-z", commit])
+    except LongOutputError as error:
+        raise GitError(
+            f"{git.url} has more files at this commit than a builder reads, about a million: leave files that the "
+            "pipeline does not need out of the repository"
+        ) from error
+
+
+def _link_problem(path: Path, root: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "to itself"
+    return "" if path.resolve().is_relative_to(root) else "out of the repository"
 
 
 def _empty_folder(folder: Path, path: str) -> Path:

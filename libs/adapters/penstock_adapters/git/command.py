@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import re
 import signal
@@ -90,6 +92,10 @@ class GitError(PenstockError):
     user_fault: ClassVar[bool] = True
 
 
+class LongOutputError(GitError):
+    """`git` printed more than is read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What authenticates to one host: `user` and `password` over HTTP, or a private key over ssh."""
@@ -126,10 +132,17 @@ class GitLimits:
 
 
 class Git:
-    """Runs `git` with the same limits, for one repository at `url`."""
+    """Runs `git` with the same limits, for one repository.
 
-    def __init__(self, url: str, limits: GitLimits, variables: Mapping[str, str], log: Log) -> None:
+    Attributes:
+        url: of the repository.
+        access: SHA-256 of the URL and the credentials: what was fetched with it is for those who have them.
+        limits: of each call.
+    """
+
+    def __init__(self, url: str, access: str, limits: GitLimits, variables: Mapping[str, str], log: Log) -> None:
         self.url = url
+        self.access = access
         self.limits = limits
         self._variables = dict(variables)
         self._log = log
@@ -271,7 +284,13 @@ async def session(url: str, limits: GitLimits, credentials: Credentials | None, 
         }
         for number, (name, value) in enumerate(settings):
             variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-        yield Git(url, limits, variables, log)
+        yield Git(url, _access(url, credentials), limits, variables, log)
+
+
+def _access(url: str, credentials: Credentials | None) -> str:
+    known = credentials or Credentials()
+    parts = [url, known.user, known.password, known.private_key]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _ssh(home: Path, limits: GitLimits, credentials: Credentials | None) -> str:
@@ -306,12 +325,12 @@ def masked(line: str) -> str:
 
 async def _read(stream: asyncio.StreamReader | None, limit: int) -> bytes:
     assert stream is not None  # noqa: S101 - it is a pipe
-    output = b""
+    output = bytearray()
     while data := await stream.read(64 * 1024):
         output += data
         if len(output) > limit:
-            raise GitError(f"git printed more than {limit} bytes")
-    return output
+            raise LongOutputError(f"git printed more than {limit} bytes")
+    return bytes(output)
 
 
 async def _watch(folder: Path | None, limit: int) -> None:

@@ -1,4 +1,6 @@
-"""Bare repositories on this machine, one for each URL, which all builds share.
+"""Bare repositories on this machine, one for each URL with the same credentials, which all builds share.
+
+Who names a commit of a private repository gets it only with the credentials with which it was fetched.
 
 Only the commits that were needed are in them, without history. A file lock for each mirror lets one process write it
 while others wait; those that read it share the lock, so that it is not removed. A mirror that `git` cannot read is made
@@ -10,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -72,7 +73,7 @@ class Mirrors:
             GitError: the repository has no such commit, or is too large.
             UnavailableError: the server does not answer.
         """
-        name = hashlib.sha256(git.url.encode()).hexdigest()[:32]
+        name = git.access[:32]
         mirror = self._folder / f"{name}.git"
         try:
             shared = await self._lock(name, git, fcntl.LOCK_SH)

@@ -36,14 +36,15 @@ class Repository:
         folder.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
 
-    def git(self, *arguments: str) -> str:
-        """Run `git` in the work tree and return its output."""
+    def git(self, *arguments: str, given: str = "") -> str:
+        """Run `git` in the work tree with a standard input, and return its output."""
         done = subprocess.run(
             ["git", "-c", "protocol.file.allow=always", *arguments],
             cwd=self.folder,
             env={**_ENVIRONMENT, "HOME": str(self.folder)},
             capture_output=True,
             text=True,
+            input=given,
             timeout=60,
             check=True,
         )
