@@ -13,21 +13,25 @@ import secrets
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from faststream import FastStream
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import PenstockError, UnavailableError
-from penstock_servicekit import logs, metrics, process_secrets
+from penstock_servicekit import event_loop, logs, metrics, process_secrets
 from penstock_servicekit.health import HealthServer
 from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, cancel, replica_name
-from penstock_servicekit.settings import ServiceSettings
+from penstock_servicekit.settings import ServiceSettings, SettingsError
 from penstock_servicekit.stream_monitor import StreamMonitor
 
 Builder = Callable[[ServiceContext], Service]
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+WRONG_SETTINGS = 2
+"""Exit status of a process whose settings are wrong: starting it again does not help."""
 
 
 @dataclass(slots=True)
@@ -157,14 +161,25 @@ async def _compose_with_retry(settings: ServiceSettings, builders: dict[str, Bui
             await asyncio.sleep(0.5)
 
 
+def run_service(name: str, settings_class: type[Settings], build: Callable[[ServiceContext, Settings], Service]) -> int:
+    """Run one service with the settings of the environment; returns the process's exit status."""
+    process_secrets.protect()
+    try:
+        settings = settings_class()
+    except SettingsError as error:
+        logs.configure("info", "auto")
+        logs.get(name).error("wrong settings", error=str(error))
+        return WRONG_SETTINGS
+    return event_loop.run(serve(name, settings, lambda context: build(context, settings)))
+
+
 async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
     """Run one service until SIGINT or SIGTERM; returns the process's exit status."""
-    process_secrets.protect()
     logs.configure(settings.log_level, settings.log_format)
     log = logs.get(name)
     if settings.nats_url is None:
         log.error("PENSTOCK_NATS_URL is not set: a single service needs the URL of a NATS server")
-        return 2
+        return WRONG_SETTINGS
     try:
         running = await _compose_with_retry(settings, {name: build})
     except PenstockError as error:

@@ -6,9 +6,7 @@ import sys
 
 from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = ArtifactsSettings()
-    sys.exit(event_loop.run(serve("artifacts", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("artifacts", ArtifactsSettings, build))

@@ -6,9 +6,7 @@ import sys
 
 from penstock_builder.app import build
 from penstock_builder.settings import BuilderSettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = BuilderSettings()
-    sys.exit(event_loop.run(serve("builder", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("builder", BuilderSettings, build))

@@ -6,9 +6,7 @@ import sys
 
 from penstock_cron.app import build
 from penstock_cron.settings import CronSettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = CronSettings()
-    sys.exit(event_loop.run(serve("cron", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("cron", CronSettings, build))

@@ -6,9 +6,7 @@ import sys
 
 from penstock_executor.app import build
 from penstock_executor.settings import ExecutorSettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = ExecutorSettings()
-    sys.exit(event_loop.run(serve("executor", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("executor", ExecutorSettings, build))

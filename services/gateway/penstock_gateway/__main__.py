@@ -6,9 +6,7 @@ import sys
 
 from penstock_gateway.app import build
 from penstock_gateway.settings import GatewaySettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = GatewaySettings()
-    sys.exit(event_loop.run(serve("gateway", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("gateway", GatewaySettings, build))

@@ -6,9 +6,7 @@ import sys
 
 from penstock_scheduler.app import build
 from penstock_scheduler.settings import SchedulerSettings
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 
 if __name__ == "__main__":
-    settings = SchedulerSettings()
-    sys.exit(event_loop.run(serve("scheduler", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("scheduler", SchedulerSettings, build))

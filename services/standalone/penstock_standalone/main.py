@@ -22,7 +22,7 @@ from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
 from penstock_servicekit import app, event_loop, logs, process_secrets
-from penstock_servicekit.settings import ServiceSettings
+from penstock_servicekit.settings import ServiceSettings, SettingsError
 from penstock_standalone.idle import wait_until_idle
 from penstock_standalone.state import StateError, StateFolder
 
@@ -58,18 +58,27 @@ def main(arguments: list[str] | None = None) -> int:
         _close_inherited_files()
     changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
     process_secrets.protect()
-    settings = StandaloneSettings(**changes)
+    try:
+        settings = StandaloneSettings(**changes)
+    except SettingsError as error:
+        return _refuse(error, app.WRONG_SETTINGS)
     logs.configure(settings.log_level, settings.log_format)
     state = StateFolder(settings.home)
     try:
         state.hold()
     except StateError as error:
-        print(f"penstock: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person reads
-        return 3
+        return _refuse(error, 3)
     try:
         return event_loop.run(_run(settings, state, embedded=options.embedded))
+    except SettingsError as error:
+        return _refuse(error, app.WRONG_SETTINGS)
     finally:
         state.release()
+
+
+def _refuse(error: PenstockError, status: int) -> int:
+    print(f"penstock: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person reads
+    return status
 
 
 def _close_inherited_files() -> None:
@@ -92,6 +101,8 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bo
     )
     tasks: list[asyncio.Task[None]] = []
     running: app.RunningServices | None = None
+    wrong_settings: SettingsError | None = None
+    failure: str | None = None
     try:
         if settings.nats_url is None:
             await server.start()
@@ -121,6 +132,8 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bo
         if embedded:
             tasks.append(asyncio.create_task(wait_until_idle(state, settings.idle, gateway)))
         failure = await app.wait_for_end(running.failed, tasks)
+    except SettingsError as error:
+        wrong_settings = error
     except (PenstockError, OSError) as error:
         failure = str(error)
     if failure:
@@ -133,6 +146,8 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bo
         with contextlib.suppress(asyncio.CancelledError, NatsServerError, StateError):
             await task
     log.info("platform stopped")
+    if wrong_settings:
+        raise wrong_settings
     return 1 if failure else 0
 
 

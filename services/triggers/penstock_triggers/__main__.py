@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from penstock_servicekit import event_loop
-from penstock_servicekit.app import serve
+from penstock_servicekit.app import run_service
 from penstock_triggers.app import build
 from penstock_triggers.settings import TriggersSettings
 
 if __name__ == "__main__":
-    settings = TriggersSettings()
-    sys.exit(event_loop.run(serve("triggers", settings, lambda context: build(context, settings))))
+    sys.exit(run_service("triggers", TriggersSettings, build))

@@ -314,7 +314,7 @@ def test_connection_refused_fails_within_a_bounded_time() -> None:
 
 
 def test_an_invalid_address_is_reported() -> None:
-    with pytest.raises(ClientError, match="is not a URL of a platform"):
+    with pytest.raises(ClientError, match=r"^'localhost:80' is not a URL of a platform: set PENSTOCK_URL"):
         Client("localhost:80", TOKEN).runs.get(RUN)
 
 

@@ -22,6 +22,7 @@ from penstock.client.platform import (
     check_installed,
     find,
     is_locked,
+    last_log_line,
     log_tail,
     prepare_home,
     read_info,
@@ -41,6 +42,8 @@ STOP_TIMEOUT = 25.0
 _POLL = 0.005
 _MAX_SPAWNS = 3
 _LOG_LIMIT = 16 * 1024 * 1024
+_EXIT_WRONG_SETTINGS = 2
+"""Exit status of a platform that found `PENSTOCK_…` variables with values that it cannot use."""
 _EXIT_LOCK_LOST = 3
 """Exit status of a platform that found the state folder locked by another one."""
 
@@ -157,6 +160,8 @@ class EmbeddedPlatform:
                 self._last = address
                 return address
             if self._child_ended() and not is_locked(self.home) and find(self.home) is None:
+                if self._exit == _EXIT_WRONG_SETTINGS:
+                    raise PlatformFailedError(last_log_line(self.home).removeprefix("penstock: "))
                 # No platform runs: ours failed, or another one had the folder and has stopped since.
                 if self._exit not in (None, 0, _EXIT_LOCK_LOST) or self.spawned >= _MAX_SPAWNS:
                     how = (

@@ -168,13 +168,24 @@ def check_installed() -> None:
 
 def log_tail(home: Path, lines: int = 12) -> str:
     """Return the last lines of the platform's log as the end of an error message."""
-    log = home / "platform.log"
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            text = file.read().decode(errors="replace").strip()
-    except OSError:
+    log, text = home / "platform.log", _end_of_log(home)
+    if text is None:
         return ""
     if not text:
         return f" (its log {log} is empty)"
     return f"; the end of {log}:\n" + "\n".join(f"  | {line}" for line in text.splitlines()[-lines:])
+
+
+def last_log_line(home: Path) -> str:
+    """Return the last line of the platform's log; empty if there is none."""
+    return ((_end_of_log(home) or "").splitlines() or [""])[-1]
+
+
+def _end_of_log(home: Path) -> str | None:
+    """Return the end of the platform's log; None if it cannot be read."""
+    try:
+        with (home / "platform.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return None

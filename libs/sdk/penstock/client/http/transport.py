@@ -296,7 +296,7 @@ class Transport:
             sent["content-length"] = str(size)
         if query:
             path = f"{path}?{urllib.parse.urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)}"
-        response = self._send(address.url + path, method, body, sent)
+        response = self._send(address.url, path, method, body, sent)
         if response.status in (301, 302, 303, 307, 308):
             # A presigned URL of the artifact store must not receive our token.
             onward = response.getheader("location", "")
@@ -306,7 +306,7 @@ class Transport:
             kept |= {name.lower(): value for name, value in granted.items()}
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
-            response = self._send(onward, method, body, kept)
+            response = self._send(onward, "", method, body, kept)
             if method == "PUT" and response.status in (409, 412):
                 # Another client uploaded the same object: its digest is its name, so the contents are equal.
                 self._answered_before = True
@@ -317,10 +317,14 @@ class Transport:
                 raise _error_for(response, path)
         return response
 
-    def _send(self, url: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> _Response:
-        parts = urllib.parse.urlsplit(url)
+    def _send(
+        self, url: str, path: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]
+    ) -> _Response:
+        parts = urllib.parse.urlsplit(url + path)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url!r} is not a URL of a platform: expected one such as http://127.0.0.1:8765")
+            raise ClientError(
+                f"{url!r} is not a URL of a platform: set PENSTOCK_URL to one such as http://127.0.0.1:8765"
+            )
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname, parts.port, timeout=self.timeout, blocksize=CHUNK)
         try:
