@@ -77,6 +77,11 @@ _STEPS = """
         signal.signal(signal.SIGTERM, end)
         sleeps(folder)
 
+    def leaves_a_printer():
+        import subprocess
+        subprocess.Popen(["yes"])
+        return os.environ["RANK"]
+
     def prints_much():
         for _ in range(2000):
             print("x" * 100)
@@ -144,3 +149,12 @@ async def test_output_is_complete(executor_harness: OpenHarness) -> None:
     for rank in range(2):
         assert text.count(f"[rank {rank}] {'x' * 100}\n") == 2000
         assert f"[rank {rank}] no line break" in text
+
+
+async def test_a_process_that_a_rank_leaves_behind_does_not_keep_the_step_running(
+    executor_harness: OpenHarness,
+) -> None:
+    b = await executor_harness(_STEPS)
+    end = await asyncio.wait_for(b.run("leaves_a_printer", nodes=2), 60.0)
+    assert end.outcome is Outcome.SUCCEEDED, end.error
+    assert end.outputs == {"result": Inline("0")}

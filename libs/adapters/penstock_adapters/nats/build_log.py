@@ -23,8 +23,11 @@ from penstock_core.errors import UnavailableError
 from penstock_core.git_sources import GitSource
 
 _INTERVAL = 0.2
-_BATCH = 200
-"""Lines in one message of a log."""
+_BATCH = 50
+"""Lines in one message of a log; with lines of the longest, it is smaller than the limit of most servers."""
+
+_LINE = 2000
+"""Characters of a line that are stored."""
 
 _MOST_LINES = 20_000
 """Lines of one build that are stored; a build script can print without end."""
@@ -106,7 +109,8 @@ class BuildLines:
         """Add a line."""
         self._count += 1
         if self._count <= _MOST_LINES:
-            self._lines.append(line)
+            # Names of files that are not UTF-8 have characters that JSON has not.
+            self._lines.append(line[:_LINE].encode(errors="replace").decode())
         elif self._count == _MOST_LINES + 1:
             self._lines.append(f"… only the first {_MOST_LINES} lines are stored")
 

@@ -87,8 +87,11 @@ class Environment:
     def __repr__(self) -> str:
         return f"Environment({self.name!r})"
 
-    def declaration(self) -> EnvironmentDeclaration:
+    def declaration(self, within: Path | None = None) -> EnvironmentDeclaration:
         """Return the declaration, with the contents of its files.
+
+        Args:
+            within: folder outside of which no file is read; None: any file can be.
 
         Raises:
             DefinitionError: a file cannot be read, or the declaration is not valid; with the line of the definition.
@@ -96,8 +99,8 @@ class Environment:
         index, extra = self._indexes
         found: dict[str, Any] = {"index": index, "extra_indexes": extra}
         try:
-            requirements = _Lines(self._requirements, self._folder)
-            constraints = _Lines(self._constraints, self._folder)
+            requirements = _Lines(self._requirements, self._folder, within)
+            constraints = _Lines(self._constraints, self._folder, within)
             if self._project is not None:
                 found |= _project(self._folder / self._project, self._extras)
             else:
@@ -125,12 +128,13 @@ class Environment:
 class _Lines:
     """The requirements of a list or of a file in the format of pip, with the files that it includes."""
 
-    def __init__(self, source: tuple[str, ...] | Path, folder: Path) -> None:
+    def __init__(self, source: tuple[str, ...] | Path, folder: Path, within: Path | None) -> None:
         self.lines: list[str] = []
         self.constraints: list[str] = []
         self.index = ""
         self.extra_indexes: list[str] = []
         self._read: set[Path] = set()
+        self._within = within.resolve() if within is not None else None
         if isinstance(source, Path):
             self._file(folder / source, self.lines)
         else:
@@ -140,6 +144,10 @@ class _Lines:
         if file.resolve() in self._read:
             return
         self._read.add(file.resolve())
+        if self._within is not None and not file.resolve().is_relative_to(self._within):
+            raise InvalidDeclarationError(
+                f"the requirements include {file}, which is not in the repository: copy it there"
+            )
         for line in _joined(file.read_text(encoding="utf-8")):
             option, value = (*re.split(r"[ =]", line, maxsplit=1), "")[:2]
             value = value.strip()

@@ -30,7 +30,7 @@ _FILE = 100 * 1024 * 1024
 def main() -> None:
     """Compile what the order says."""
     order: dict[str, Any] = json.load(sys.stdin)
-    reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    reply = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)  # what the module prints is no part of the reply
     os.set_inheritable(reply.fileno(), False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -38,15 +38,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
     try:
         compiled, warnings = compile_file(order)
-        text = json.dumps({"pipeline": dataclasses.asdict(compiled), "warnings": warnings})
+        text = json.dumps({"pipeline": dataclasses.asdict(compiled), "warnings": warnings}, ensure_ascii=False)
     except SourceError as error:
-        text = json.dumps({"error": str(error), "trace": error.trace})
+        text = json.dumps({"error": str(error), "trace": error.trace}, ensure_ascii=False)
     except PenstockError as error:
-        text = json.dumps({"error": str(error)})
+        text = json.dumps({"error": str(error)}, ensure_ascii=False)
     except MemoryError:
         text = json.dumps({"error": f"importing it needs more than {order['memory'] >> 20} MiB of memory"})
     except Exception as error:  # in code of the user that compiling calls
-        text = json.dumps({"error": f"{type(error).__name__}: {error}"})
+        text = json.dumps({"error": f"{type(error).__name__}: {error}"}, ensure_ascii=False)
     reply.write(text)
     reply.close()
     for stream in (sys.stdout, sys.stderr):

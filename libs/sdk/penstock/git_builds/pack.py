@@ -35,7 +35,7 @@ def main() -> None:
         found = pack(root, order["path"], Path(order["bundle"]))
     except (PenstockError, OSError, ValueError, RecursionError) as error:
         found = {"error": str(error).replace(f"{root}/", "")}
-    json.dump(found, sys.stdout)
+    sys.stdout.buffer.write(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
 
 
 def pack(checkout: Path, path: str, target: Path) -> dict[str, Any]:
@@ -58,6 +58,8 @@ def pack(checkout: Path, path: str, target: Path) -> dict[str, Any]:
     project = bundle.ProjectModules(located.root)
     imported = project.closure(located.name)
     packed = bundle.pack(located.root)
+    if (unreadable := next((name for name in packed.files if not _is_text(name)), None)) is not None:
+        raise SourceError(f"the name of the file {unreadable!r} is not UTF-8: rename it, or list it in .penstockignore")
     packed.write(target)
     hidden = [
         f"{file} hides {what} from steps and from the libraries that they use: rename the file"
@@ -84,10 +86,18 @@ def declared(folder: Path, root: Path) -> EnvironmentDeclaration | None:
     """
     for place in _upwards(folder, root):
         if (place / "uv.lock").is_file() or _has_dependencies(place / "pyproject.toml"):
-            return Environment(ENVIRONMENT, project=place).declaration()
+            return Environment(ENVIRONMENT, project=place).declaration(root)
         if (place / "requirements.txt").is_file():
-            return Environment(ENVIRONMENT, place / "requirements.txt").declaration()
+            return Environment(ENVIRONMENT, place / "requirements.txt").declaration(root)
     return None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _upwards(folder: Path, root: Path) -> Iterator[Path]:

@@ -29,6 +29,9 @@ _CAUSE_WAIT = 0.3
 
 _LINE_LIMIT = 64 * 1024
 _CHUNK = 64 * 1024
+_FULL_PIPE = 16
+"""Chunks of a pipe of the largest size. A process that a rank left behind can print without end."""
+
 _ADDRESS = "127.0.0.1"
 
 
@@ -184,8 +187,9 @@ class _Supervisor:
                 _kill(self._left.values())
                 self._kill_at = None
         for rank in self._ranks:
-            while self._print(rank):
-                pass
+            for _ in range(_FULL_PIPE):
+                if not self._print(rank):
+                    break
             self._print_line(rank, rank.line)
         return self._result()
 

@@ -70,7 +70,7 @@ class Builds:
                     name = (message.headers or {})["Nats-Subject"].split(".")
                     facts.setdefault(f"{kind}-{name[2]}-{name[3]}", {})[tail] = message
             found |= {id: parsed for id, tails in facts.items() if (parsed := _parse(id, tails)) is not None}
-        shown = [_followed(view, found[joins][0]) if joins in found else view for view, joins in found.values()]
+        shown = [_followed(view, _maker(found, joins)) if joins in found else view for view, joins in found.values()]
         return BuildList(builds=sorted(shown, key=lambda view: view.requested_at, reverse=True)[:limit])
 
     async def read(self, id: str, after: int, wait: float) -> BuildView:
@@ -90,8 +90,10 @@ class Builds:
         if wait <= 0 or view.state != "building" or view.log:
             return view
         followed = [f"{prefix}.>"]
-        if joins := (await self._parsed(id))[1]:
+        maker = id
+        while joins := (await self._parsed(maker))[1]:
             followed.append(f"{self._prefix(joins)}.finished")
+            maker = joins
         async with self._followers.follow(subjects.BUILDS, followed, last.seq if last else 0) as follower:
             await follower.take(wait)
         return await self._with_log(await self._view(id), prefix, after)
@@ -114,9 +116,12 @@ class Builds:
         raise ConflictError(f"Build {id} cannot be cancelled", f"it is {view.state}")
 
     async def _view(self, id: str) -> BuildView:
-        """Return a build, with the result of the one that makes its version."""
+        """Return a build, with the result of the one that makes its version, which can have joined another one."""
         view, joins = await self._parsed(id)
-        return _followed(view, (await self._parsed(joins))[0]) if joins else view
+        maker = view
+        while joins:
+            maker, joins = await self._parsed(joins)
+        return _followed(view, maker) if maker is not view else view
 
     async def _parsed(self, id: str) -> tuple[BuildView, str]:
         prefix = self._prefix(id)
@@ -208,6 +213,14 @@ def _state(error: str, cancelled_by: str) -> BuildState:
 
 def _error(error: str, cancelled_by: str) -> str:
     return f"it was cancelled by {cancelled_by}" if cancelled_by else error
+
+
+def _maker(found: dict[str, tuple[BuildView, str]], id: str) -> BuildView:
+    """Return the build that makes the version of one that joined `id`."""
+    view, joins = found[id]
+    while joins in found:
+        view, joins = found[joins]
+    return view
 
 
 def _followed(view: BuildView, target: BuildView) -> BuildView:

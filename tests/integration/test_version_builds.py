@@ -1,0 +1,64 @@
+"""The log of builds on a real server: builds that joined others, and what builds print."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from penstock_adapters.nats import build_log
+from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.build_log import BuildLines, VersionBuildLog
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.follower import Followers
+from penstock_contracts import subjects
+from penstock_contracts.builds import BuildFinished, BuildResolved
+from penstock_core.git_sources import GitSource
+from penstock_gateway.builds.builds import Builds
+from penstock_servicekit.nats_connection import connect, servers
+from penstock_testkit.servers.nats import NatsServer
+
+SOURCE = GitSource(url="https://acme.example/team/repo", ref="main")
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    broker, bus = await connect(servers(nats_server.url), "test", asyncio.get_running_loop().create_future())
+    await bootstrap(bus, pools=["default"])
+    yield bus
+    await broker.stop()
+
+
+async def requested(bus: Bus, project: str) -> tuple[str, str]:
+    """Return id and subject of a new build whose commit is known."""
+    digest, number, new = await VersionBuildLog(bus).request(project, SOURCE, "ada", publish=True)
+    assert new
+    prefix = subjects.version_build(project, digest, number, "requested").removesuffix(".requested")
+    await build_log.append(bus, f"{prefix}.resolved", BuildResolved(commit="a" * 40))
+    return f"version-{digest}-{number}", prefix
+
+
+async def test_a_build_that_joined_one_that_joined_another_has_the_result_of_that(bus: Bus) -> None:
+    first, second, third = [await requested(bus, "joins") for _ in range(3)]
+    await build_log.append(bus, f"{third[1]}.finished", BuildFinished(joined=2))
+    await build_log.append(bus, f"{second[1]}.finished", BuildFinished(joined=1))
+    builds = Builds(bus, Followers(bus), "joins")
+    assert (await builds.read(third[0], 0, 0)).state == "building"
+    waiting = asyncio.create_task(builds.read(third[0], 0, 30))
+    await asyncio.sleep(0)
+    await build_log.append(bus, f"{first[1]}.finished", BuildFinished(pipeline="training", version=7))
+    assert (await waiting).version == 7
+    for one in ((await builds.read(third[0], 0, 0)), *(await builds.list(10)).builds):
+        assert (one.state, one.version) == ("ready", 7)
+
+
+async def test_whatever_a_build_prints_is_stored(bus: Bus) -> None:
+    prefix = (await requested(bus, "prints"))[1]
+    async with BuildLines(bus, f"{prefix}.log") as lines:
+        lines.add("\udcff is a link")
+        for _ in range(400):
+            lines.add("\N{REPLACEMENT CHARACTER}" * 100_000)
+    messages = await bus.read(subjects.BUILDS, f"{prefix}.log")
+    assert max(len(message.data) for message in messages) < 1024 * 1024  # the limit of a server by default
+    assert sum(message.data.count(b'"') // 2 - 1 for message in messages) == 401
