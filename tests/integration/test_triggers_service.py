@@ -17,6 +17,8 @@ import pytest_asyncio
 
 from penstock_adapters.nats.buckets import versions
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.projects import Projects
+from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.dead_letters import DeadLetters
@@ -28,17 +30,28 @@ from penstock_adapters.nats.server import EmbeddedServer
 from penstock_adapters.nats.trigger_timers import TriggerTimer
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Version
+from penstock_core.access import BlockedUser
 from penstock_core.deployments import state
 from penstock_core.deployments.decisions import EventDecided, Outcome
-from penstock_core.deployments.definition import CronTrigger, Definition, EventTrigger, Late, Window, WindowKind
+from penstock_core.deployments.definition import (
+    CronTrigger,
+    Definition,
+    EventTrigger,
+    Late,
+    WebhookTrigger,
+    Window,
+    WindowKind,
+)
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
+from penstock_core.deployments.webhooks import Provider
 from penstock_core.errors import InputError, UnavailableError
 from penstock_core.facts import AttemptFinished, RunFinished, RunRequested, StepSuspended
 from penstock_core.facts import Outcome as RunOutcome
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
+from penstock_core.projects import ProjectRecord
 from penstock_core.run_events import HOPS_LIMIT, RUN_LATE
 from penstock_servicekit import app
 from penstock_servicekit.settings import ServiceSettings
@@ -69,9 +82,11 @@ class Platform:
     def bus(self) -> Bus:
         return self.running[0].bus
 
-    async def deploy(self, name: str, *triggers: EventTrigger, **more: Any) -> None:
+    async def deploy(
+        self, name: str, *triggers: EventTrigger | WebhookTrigger, by: str = "user:ada", **more: Any
+    ) -> None:
         definition = Definition(pipeline="training", triggers=triggers, **more)
-        actor = Actor(by="user:ada", at=time.time())
+        actor = Actor(by=by, at=time.time())
         await DeploymentLog(self.bus, "test").change(
             "default", name, lambda deployment: state.apply(deployment, definition, actor)
         )
@@ -335,6 +350,30 @@ async def test_a_decided_run_that_can_no_longer_start_is_a_dead_letter(
     assert (letter.parked.seq, letter.parked.error) == (event.sequence, "the owner was blocked meanwhile")
     [decision] = await platform.decisions(event)
     assert (decision.outcome, await platform.runs("orphaned")) == (Outcome.STARTED, [])
+
+
+async def test_nothing_starts_in_an_archived_project(platform: Platform) -> None:
+    await platform.deploy("shelved", on("com.acme.shelved"), by="user:bob")
+    await platform.settled()
+    projects = Projects(platform.bus)
+    await projects.change("default", lambda _: ProjectRecord(name="default", archived_at=time.time()))
+    try:
+        event = await platform.send("com.acme.shelved")
+        [decision] = await until(lambda: platform.decisions(event), bool)
+        assert (decision.outcome, "is archived" in decision.error) == (Outcome.REJECTED, True)
+    finally:
+        await projects.change("default", lambda _: ProjectRecord(name="default"))
+
+
+async def test_a_push_publishes_nothing_for_an_owner_who_is_blocked(platform: Platform) -> None:
+    publish = "git+https://git.example.org/team/repo@main"
+    trigger = WebhookTrigger(name="git", provider=Provider.GITHUB, secret="secret:git", publish=publish)
+    await platform.deploy("pushed", trigger, by="user:eve")
+    await NatsRevocations(platform.bus).block(BlockedUser(name="eve", by="token:default", at=time.time()))
+    event = await platform.send("com.github.push", {"ref": "refs/heads/main", "after": "1a"}, subject="pushed/git")
+    [decision] = await until(lambda: platform.decisions(event), bool)
+    assert (decision.outcome, "is blocked" in decision.error) == (Outcome.REJECTED, True)
+    assert await platform.bus.read(subjects.BUILDS, "version-builds.default.*.*.requested") == []
 
 
 # ------------------------------------------------------------------------------------------------------------- windows

@@ -23,6 +23,9 @@ PLATFORM = "penstock/"
 CLI_SOURCE = "penstock/cli"
 """Source of the events that users send with `penstock events send`, unless they give another one."""
 
+PLATFORM_TYPES = "penstock."
+"""Beginning of the types of events of the platform."""
+
 SOURCE = "penstock/runs"
 """Source of the events about runs; their id begins with that of the run."""
 
@@ -47,6 +50,24 @@ HOPS_LIMIT = 32
 _ERROR_LIMIT = 4_000
 
 _HOPS = "hops"
+
+
+def sent_problem(event: Event, *, cli: bool) -> tuple[str, str] | None:
+    """Return the attribute by which an event that somebody sends would pass for one of the platform, and why.
+
+    Notifications and backfills would believe its source, and the platform's own event with the same ID would be a
+    duplicate. Triggers would believe its type and subject: a tick, a webhook without its signature, the end of a run.
+
+    Args:
+        event: the event.
+        cli: whether it may be one of `penstock events send`.
+    """
+    begins = "must not begin with {!r}, as those of the platform do: use {} of your own"
+    if event.source.startswith(PLATFORM) and not (cli and event.source == CLI_SOURCE):
+        return "source", begins.format(PLATFORM, "a name")
+    if event.type.startswith(PLATFORM_TYPES):
+        return "type", begins.format(PLATFORM_TYPES, "a type")
+    return None
 
 
 def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[AttemptFinished], at: float) -> Event:

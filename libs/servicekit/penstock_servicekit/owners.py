@@ -1,4 +1,4 @@
-"""Whether the owner of a deployment or a backfill may still do what its triggers do.
+"""Whether the owner of a deployment or a backfill may still do what its triggers do, in a project that is not archived.
 
 The triggers act on behalf of the principal that applied the deployment, or started the backfill. Without this check,
 runs would go on after the token of that principal was revoked, or the user was blocked.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from penstock_adapters.nats.buckets.projects import Projects
 from penstock_core import access, ids
 from penstock_core.access import Permission, PrincipalKind, Revocations, TokenStore
 from penstock_core.errors import InputError
@@ -24,9 +25,16 @@ _LIMIT = 1000
 class Owners:
     """Looks up the owners of deployments, each at most twice a second while they may start runs."""
 
-    def __init__(self, tokens: TokenStore, revocations: Revocations, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tokens: TokenStore,
+        revocations: Revocations,
+        projects: Projects,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._tokens = tokens
         self._revocations = revocations
+        self._projects = projects
         self._clock = clock
         self._checked: dict[tuple[str, str], float] = {}
 
@@ -40,7 +48,7 @@ class Owners:
             verb: what the owner did with it, for the error.
 
         Raises:
-            InputError: it may not.
+            InputError: it may not, or the project is archived.
             UnavailableError: the token store does not answer.
         """
         now = time.monotonic()
@@ -52,6 +60,10 @@ class Owners:
         self._checked[owner, project] = now
 
     async def _look_up(self, owner: str, project: str, what: str, verb: str) -> None:
+        if await self._projects.is_archived(project):
+            raise InputError(
+                f"project {project!r} is archived: unarchive it with `penstock projects unarchive {project}`"
+            )
         kind, _, name = owner.partition(":")
         if kind == PrincipalKind.USER and await self._revocations.is_blocked(name):
             raise InputError(f"{owner}, who {verb} this {what}, is blocked: {_AGAIN[verb]} it again as another user")

@@ -401,7 +401,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
         tracker=tracker,
         executors=executors,
         tokens=named_tokens,
-        owners=Owners(tokens, users.revocations),
+        owners=Owners(tokens, users.revocations, Projects(bus)),
     )
     features = (
         settings,
@@ -430,7 +430,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
             events,
             deployment_secrets,
             context.log,
-            lambda project: projects.admit_events(project, 1),
+            projects.admit_event,
         ),
         announcer,
         run_announcer,
@@ -438,7 +438,7 @@ def build(context: ServiceContext, settings: GatewaySettings, callout: CalloutKe
     background: list[Background] = [
         projects,
         nats_access,
-        NatsIntake(context, events),
+        NatsIntake(context, events, projects.admit_event),
         read_model,
         auditor,
         questions,

@@ -12,6 +12,7 @@ from penstock_adapters.nats import event_stream
 from penstock_adapters.nats.backfill_log import BackfillLog
 from penstock_adapters.nats.buckets.event_types import EventTypes
 from penstock_adapters.nats.buckets.limits import LimitSizes
+from penstock_adapters.nats.buckets.projects import Projects
 from penstock_adapters.nats.buckets.revocations import NatsRevocations
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
@@ -57,7 +58,7 @@ class TriggersApp:
             KnownPools(bus),
             partitions,
             evaluator,
-            Owners(NatsTokens(bus), NatsRevocations(bus)),
+            Owners(NatsTokens(bus), NatsRevocations(bus), Projects(bus)),
             time.time,
         )
         deployments = DeploymentLog(bus, source, index.update)

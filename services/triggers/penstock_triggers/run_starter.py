@@ -92,7 +92,7 @@ class RunStarter:
                 f"{hops} runs started each other by their events: the trigger may run for events of its own runs; "
                 "filter them, such as data.deployment != 'NAME'"
             )
-        await self._owners.check(start.snapshot.owner, event.project)
+        await self.check_owner(start.snapshot, event.project)
         given = matching.run_inputs(start.subscription, start.events, definition.inputs, self._evaluator)
         partition, mapped = await self._partition(start)
         options = Options(
@@ -117,6 +117,15 @@ class RunStarter:
         )
         version = await self._version(event.project, definition.pipeline, definition.version)
         return await self._build(start.run_id, version, {**given, **mapped}, options)
+
+    async def check_owner(self, snapshot: Snapshot, project: str) -> None:
+        """Check that the owner of a deployment may start what its triggers start.
+
+        Raises:
+            InputError: it may not, or the project is archived.
+            UnavailableError: a part of the platform does not answer.
+        """
+        await self._owners.check(snapshot.owner, project)
 
     async def build_item(
         self, run_id: str, project: str, pipeline: str, version: int, given: Mapping[str, Any], options: Options

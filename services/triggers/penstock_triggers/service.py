@@ -170,8 +170,14 @@ class TriggerService:
     async def _build(self, trigger: _Trigger, event: Event) -> None:
         """Request the build of a version. A request that is repeated finds the commit built, or being built."""
         by = access.trigger(trigger.deployment.name)
-        mine = trigger.decision(event, Outcome.BUILDING, at=self._clock())
-        if (await self._log.decide(mine)).outcome is Outcome.BUILDING:
+        try:
+            await self._starter.check_owner(trigger.snapshot, event.project)
+            mine = trigger.decision(event, Outcome.BUILDING, at=self._clock())
+        except InputError as error:
+            mine = trigger.decision(event, Outcome.REJECTED, error=str(error), at=self._clock())
+        counts = await self._log.decide(mine)
+        await self._follow_rejection(event, counts)
+        if counts.outcome is Outcome.BUILDING:
             source = git_sources.parse(trigger.subscription.publish)
             await self._builds.request(event.project, source, by, publish=True)
 

@@ -138,6 +138,39 @@ async def test_the_name_of_the_platform_is_refused_as_a_source(platform: Platfor
     assert await stored(platform, "penstock/runs", "y") is None
 
 
+async def test_a_type_of_the_platform_is_refused(platform: Platform, publisher: Publisher, http: Http) -> None:
+    """Triggers believe it: it could be a tick, a webhook without its signature, or a call of an endpoint."""
+    for type in ("penstock.cron.tick.v1", "penstock.webhook.received.v1", "penstock.endpoint.called.v1"):
+        with pytest.raises(nats.js.errors.APIError, match="type must not begin with 'penstock"):
+            await publisher.client.jetstream().publish(f"events.default.{type}", b"{}", headers=headers(type))
+        event = {"id": type, "source": "shop", "type": type, "subject": "nightly/daily"}
+        answer = await http("POST", "/v1/events", event)
+        assert (answer.status, answer.json()["errors"][0]["field"]) == (422, "type")
+        assert await stored(platform, "shop", type) is None
+
+
+async def test_a_project_that_takes_no_events_refuses_them(platform: Platform, http: Http) -> None:
+    one = Publisher()
+    await one.connect(platform, await new_token(http, all_projects=True))
+
+    async def refusal(id: str) -> str:
+        try:
+            await one.client.jetstream().publish("events.team.com.acme.sold", b"{}", headers=headers(id))
+        except nats.js.errors.APIError as error:
+            return f"{error.code} {error.description}"
+        return ""
+
+    assert "404 Project 'team' does not exist" in await refusal("unknown")
+    assert (await http("PUT", "/v1/projects/team", {"quotas": {"events_per_second": 0.001}})).status == 201
+    assert await refusal("first") == ""
+    assert "is its quota" in await refusal("second")
+    assert (await http("PUT", "/v1/projects/team", {})).status == 200
+    assert (await http("POST", "/v1/projects/team/archive", {})).status == 200
+    assert "403 Project 'team' is archived" in await refusal("archived")
+    for id in ("unknown", "second", "archived"):
+        assert await stored(platform, "shop", id) is None
+
+
 async def test_a_message_id_cannot_suppress_the_event_of_another(platform: Platform, publisher: Publisher) -> None:
     """The stream drops a second message with the same id: the ids of events are made by the platform."""
     victim = Event(
@@ -285,6 +318,7 @@ async def test_a_token_can_do_nothing_else_over_http(http: Http) -> None:
 async def test_a_publisher_of_all_projects(platform: Platform, http: Http) -> None:
     one = Publisher()
     token = await new_token(http, all_projects=True)
+    assert (await http("PUT", "/v1/projects/other", {})).status == 201
     await one.connect(platform, token)
     for project in ("default", "other"):
         id = secrets.token_hex(4)

@@ -86,13 +86,11 @@ def _sent(project: str, attributes: Mapping[str, Any], data: Any) -> Event:
     """Return an event of a client.
 
     Raises:
-        InvalidEventError: an attribute is missing or invalid, or the source is one of the platform: notifications and
-            backfills would believe it, and the platform's own event with the same ID would be a duplicate.
+        InvalidEventError: an attribute is missing or invalid, or the source or type is one of the platform.
     """
     event = event_codec.event(project, attributes, data)
-    if event.source.startswith(run_events.PLATFORM) and event.source != run_events.CLI_SOURCE:
-        text = f"must not begin with {run_events.PLATFORM!r}, as those of the platform do: use a name of your own"
-        raise InvalidEventError([("source", text)])
+    if (problem := run_events.sent_problem(event, cli=True)) is not None:
+        raise InvalidEventError([problem])
     return event
 
 

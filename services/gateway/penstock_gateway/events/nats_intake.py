@@ -10,6 +10,7 @@ stored, and acknowledged as JetStream acknowledges messages.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -22,6 +23,8 @@ from penstock_contracts.event_codec import InvalidEventError
 from penstock_core import run_events
 from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
+from penstock_gateway.errors import GatewayError
+from penstock_gateway.http.problems import status_of
 from penstock_servicekit.service_context import ServiceContext
 
 _AT_ONCE = 256
@@ -29,11 +32,15 @@ _AT_ONCE = 256
 
 
 class NatsIntake:
-    """The intake of one gateway; all gateways share the events."""
+    """The intake of one gateway; all gateways share the events.
 
-    def __init__(self, context: ServiceContext, stream: EventStream) -> None:
+    `admit` raises GatewayError if a project takes no events: it does not exist, is archived, or has used up its quota.
+    """
+
+    def __init__(self, context: ServiceContext, stream: EventStream, admit: Callable[[str], None]) -> None:
         self._context = context
         self._stream = stream
+        self._admit = admit
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,6 +68,7 @@ class NatsIntake:
     async def _take(self, message: Msg) -> None:
         try:
             event = _read(message)
+            self._admit(event.project)
             sequence, duplicate = await self._stream.publish(event)
             answer: dict[str, Any] = {"stream": subjects.EVENTS, "seq": sequence}
             if duplicate:
@@ -69,6 +77,8 @@ class NatsIntake:
             answer = _error(400, f"the event is invalid: {error}")
             if not message.reply:  # nobody hears of it otherwise
                 await self._context.park(message.subject, message.data, str(error), headers=message.headers)
+        except GatewayError as error:
+            answer = _error(status_of(error) or 400, str(error))
         except UnavailableError as error:
             answer = _error(503, str(error))
         except BusError as error:
@@ -84,13 +94,12 @@ def _read(message: Msg) -> Event:
     """Return the event of a message.
 
     Raises:
-        InvalidEventError: it is none, or its source is one of the platform.
+        InvalidEventError: it is none, or its source or type is one of the platform.
     """
     subject = f"events.{message.subject.partition('.')[2]}"
     event = event_codec.read(subject, message.headers or {}, message.data, 0.0, 0)
-    if event.source.startswith(run_events.PLATFORM):
-        text = f"must not begin with {run_events.PLATFORM!r}, as those of the platform do: use a name of your own"
-        raise InvalidEventError([("source", text)])
+    if (problem := run_events.sent_problem(event, cli=False)) is not None:
+        raise InvalidEventError([problem])
     return event
 
 

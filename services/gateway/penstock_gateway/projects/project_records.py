@@ -61,10 +61,12 @@ class ProjectRecords:
         """Accept events of a project.
 
         Raises:
+            NotFoundError: it does not exist.
+            ForbiddenError: it is archived.
             TooManyRequestsError: its quota of events per second is exceeded.
         """
-        record = self._projects.now.get(project)
-        rate = record.quotas.events_per_second if record is not None else None
+        self.check(project, Permission.EVENTS_SEND)
+        rate = self.quotas(project).events_per_second
         if rate is None:
             return
         now, bucket = time.monotonic(), self._events.get(project)
@@ -76,6 +78,10 @@ class ProjectRecords:
                 raise TooManyRequestsError(
                     f"Project {project!r} accepts {rate:g} events per second, which is its quota", retry_after=seconds
                 )
+
+    def admit_event(self, project: str) -> None:
+        """Accept an event of a project. Raises as `admit_events`."""
+        self.admit_events(project, 1)
 
     def check(self, project: str, permission: Permission) -> None:
         """Check that a project exists, and is not archived if something would change.

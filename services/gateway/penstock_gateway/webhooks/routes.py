@@ -12,7 +12,9 @@ from penstock_gateway.http.parameters import NAMED, feature
 from penstock_gateway.http.responses import problems
 from penstock_gateway.webhooks.webhook_receiver import WebhookReceiver
 
-router = APIRouter(prefix="/v1/webhooks/{project}", tags=["webhooks"], responses=problems(400, 401, 413, 422, 429, 503))
+router = APIRouter(
+    prefix="/v1/webhooks/{project}", tags=["webhooks"], responses=problems(400, 401, 403, 413, 422, 429, 503)
+)
 
 BODY_LIMIT = 4 * 1024 * 1024
 """Largest body in bytes. It is read before its sender is known."""

@@ -27,7 +27,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class WebhookReceiver:
-    """See the module. `admit` raises TooManyRequestsError if a project has used up its quota of events."""
+    """See the module. `admit` raises GatewayError if a project is archived, or has used up its quota of events."""
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class WebhookReceiver:
         Raises:
             UnverifiedError: there is no webhook, or it was not sent by somebody who knows the secret, or is too old.
             UnprocessableError: it is not of the form that the provider uses.
+            ForbiddenError: the project is archived.
             TooManyRequestsError: the project has used up its quota of events.
             UnavailableError: the gateway does not have the secret, or the event cannot be stored; a retry may help.
         """

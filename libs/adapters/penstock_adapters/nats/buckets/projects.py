@@ -46,6 +46,15 @@ class Projects:
         self.now = {DEFAULT_PROJECT: DEFAULT, **{record.name: record for record in found}}
         return self.now
 
+    async def is_archived(self, name: str) -> bool:
+        """Return whether a project is archived.
+
+        Raises:
+            UnavailableError: the bucket does not answer.
+        """
+        entry = await self._bucket.get(name)
+        return entry is not None and _read(entry.value).archived_at is not None
+
     async def change(self, name: str, change: Callable[[ProjectRecord | None], ProjectRecord]) -> ProjectRecord:
         """Replace the record of a project by what `change` returns for it; None if there is none.
 
