@@ -73,6 +73,25 @@ except OSError as error:
     assert output == ["True False False", "['lo'] True", "OSError"]
 
 
+async def test_what_a_sandbox_can_write_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folders are in the memory of the machine."""
+    if not await sandbox._works():  # pyright: ignore[reportPrivateUsage]
+        pytest.skip("bubblewrap (bwrap) does not work on this machine")
+    monkeypatch.setattr(sandbox, "_SCRATCH", 2**20)
+    code = """
+import multiprocessing
+multiprocessing.Lock()
+for folder in ("/", "/dev", "/tmp", "/dev/shm", "/home"):
+    try:
+        with open(f"{folder}/file", "wb") as file:
+            file.write(bytes(2 * 2**20))
+        print(folder)
+    except OSError as error:
+        pass
+"""
+    assert await Sandbox().run(program(tmp_path, code), print) == b""
+
+
 async def test_a_required_sandbox_that_is_not_there_runs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

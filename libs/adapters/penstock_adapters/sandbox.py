@@ -28,7 +28,7 @@ _SYSTEM = (
 _SHOWN = 20
 _LINE = 2000
 _SCRATCH = 256 * 1024 * 1024
-"""Bytes of its temporary folder."""
+"""Bytes of its temporary folder, and of its shared memory."""
 
 
 class SandboxError(PenstockError):
@@ -128,6 +128,8 @@ def _bubblewrap(program: Program) -> list[str]:
     arguments += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SCRATCH), "--tmpfs", "/tmp"]  # noqa: S108
     for path in program.readable:
         arguments += ["--ro-bind", str(path), str(path)]
+    # The rest is in memory, too, and without a limit of its own.
+    arguments += ["--size", str(_SCRATCH), "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--remount-ro", "/"]  # noqa: S108
     return [*arguments, "--chdir", str(program.folder), "--"]
 
 
