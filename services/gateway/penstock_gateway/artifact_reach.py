@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-
-import orjson
+from typing import Any
 
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions
@@ -31,6 +30,15 @@ _KEEP = 60.0
 """Seconds for which an object that was reachable is not looked up again."""
 
 _LIMIT = 10_000
+
+
+def _refers(given: Any, sha256: str) -> bool:
+    """Whether an input of a deployment is a reference to an object, which was checked. A text can be any digest."""
+    match given:
+        case {"artifact": {"sha256": found}, **rest} if not rest:
+            return found == sha256
+        case _:
+            return False
 
 
 class ArtifactReach:
@@ -95,8 +103,8 @@ class ArtifactReach:
         found = await self._used(sha256)
         if found is Reached.NO and await self._uploads.get_fresh(f"{self._project}.{sha256}") is not None:
             found = Reached.GIVEN
-        if found is Reached.NO and await self._is_kept(sha256):
-            found = Reached.MADE
+        if found is Reached.NO:
+            found = await self._kept(sha256)
         if found is Reached.NO:
             await self._scripts.import_runs()
             await self._projector.wait_until_current(_PATIENCE)
@@ -106,20 +114,22 @@ class ArtifactReach:
     async def _used(self, sha256: str) -> Reached:
         return await self._read_model.read(lambda model: model.reached(self._project, sha256))
 
-    async def _is_kept(self, sha256: str) -> bool:
-        """Return whether a version, a registered model or a deployment has the object."""
+    async def _kept(self, sha256: str) -> Reached:
+        """Return whether a registered model has the object, or a principal gave it to a version or a deployment."""
         if sha256 in await self._models.held(self._project):
-            return True
+            return Reached.MADE
         versions, _ = await self._versions.list(self._project, None)
         if any(version.source == sha256 for version in versions):
-            return True
-        definitions = [
-            snapshot.definition
+            return Reached.GIVEN
+        given = (
+            value
             for (project, _), deployment in (await self._deployments.all()).items()
             if project == self._project
             for snapshot in deployment.snapshots
-        ]
-        return any(one is not None and sha256.encode() in orjson.dumps(one.inputs) for one in definitions)
+            if snapshot.definition is not None
+            for value in snapshot.definition.inputs.values()
+        )
+        return Reached.GIVEN if any(_refers(value, sha256) for value in given) else Reached.NO
 
     def _remember(self, sha256: str, found: Reached) -> None:
         self._known[sha256] = found, time.monotonic()

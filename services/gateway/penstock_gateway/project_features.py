@@ -136,7 +136,7 @@ def project_features(shared: SharedFeatures, project: str) -> Iterable[object]:
     )
     artifacts = Artifacts(bus, settings.max_blob, via_gateway=settings.artifacts_via_gateway, reach=reach)
     closing, stall = shared.closing, shared.settings.stream_timeout
-    versions = PipelineVersions(bus, shared.versions, project)
+    versions = PipelineVersions(bus, shared.versions, artifacts.is_reachable, project)
     models = Registry(shared.models, project)
     reader = RunReader(log, shared.states, shared.scripts, project)
     requests = RunRequests(

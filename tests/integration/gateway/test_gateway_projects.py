@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import re
@@ -297,6 +298,31 @@ async def test_an_artifact_of_another_project_is_like_one_that_nobody_has(platfo
     # Who has the bytes may upload them, and is told that they are new.
     assert [(await _put(http, data, token)).status for _ in range(2)] == [201, 200]
     assert (await http("GET", path, token=token, headers=other)).body == data
+
+
+async def test_a_digest_in_a_version_or_a_deployment_gives_nothing(platform: Platform, http: Http) -> None:
+    token, other = await _token(http, "guesser", role="editor"), {"penstock-project": OTHER}
+    mine: dict[str, Any] = {"headers": other, "token": token}
+    data = b"a file of default"
+    sha256 = await platform.store.put_bytes(data)
+    body = {
+        "pipeline": dataclasses.asdict(chain("copies")),
+        "source": sha256,
+        "environment": {"version": "3.11", "digest": "0" * 64},
+    }
+    refused = await http("POST", "/v1/versions", body, **mine)
+    assert (refused.status, "is not in the artifact store" in _text(refused)) == (422, True), refused.body
+    assert (await _put(http, b"my own", token)).status == 201
+    own = await http("POST", "/v1/versions", body | {"source": hashlib.sha256(b"my own").hexdigest()}, **mine)
+    assert own.status == 201, own.body
+    pipeline = chain("guesses")
+    text = ir.Port(name="note", type="str", required=False, default="", schema={"type": "string"})
+    await platform.add_version(dataclasses.replace(pipeline, params=(*pipeline.params, text)), project=OTHER)
+    definition = {"pipeline": "guesses", "inputs": {"n": 1, "note": sha256}}
+    put = await http("PUT", "/v1/deployments/guesses", {"definition": definition}, **mine)
+    assert put.status == 200, put.body
+    for url in (f"/v1/artifacts/{sha256}", f"/v1/artifacts/{sha256}/preview"):
+        assert (await http("GET", url, **mine)).status == 404, url
 
 
 async def test_what_runs_of_a_project_made_can_be_read_there(platform: Platform, http: Http) -> None:

@@ -11,6 +11,6 @@ class Reached(enum.Enum):
     NO = "no"
     """It cannot."""
     GIVEN = "given"
-    """A principal uploaded it, or gave it to a run: whoever has a folder's manifest need not have its files."""
+    """A principal uploaded it, or gave it to a run, a version or a deployment: it need not have a folder's files."""
     MADE = "made"
-    """A run made it, or it is part of a version, a model or a deployment. Of a folder: its files can be read, too."""
+    """A run made it, or it is part of a model. Of a folder: its files can be read, too."""

@@ -249,6 +249,10 @@ class Artifacts:
             raise missing(sha256)
         return found.preview
 
+    async def is_reachable(self, sha256: str) -> bool:
+        """Return whether the project can read an object, if it exists."""
+        return self._reach is None or await self._reach.find(sha256) is not Reached.NO
+
     async def size(self, sha256: str, *, keep: bool = False, folder: bool = False) -> int | None:
         """Return the size of an object in bytes, or None when it does not exist.
 
@@ -257,7 +261,7 @@ class Artifacts:
             keep: whether a run is about to refer to it, so that the garbage collection must not remove it.
             folder: whether it is a folder's manifest, so that `keep` extends to the objects of the folder.
         """
-        if self._reach is not None and await self._reach.find(sha256) is Reached.NO:
+        if not await self.is_reachable(sha256):
             return None
         return await self._size(sha256, keep=keep, folder=folder)
 

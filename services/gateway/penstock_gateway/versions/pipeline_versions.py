@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 import orjson
@@ -26,10 +26,18 @@ _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
 
 
 class PipelineVersions:
-    """Registers, lists and gets pipeline versions of one project."""
+    """Registers, lists and gets pipeline versions of one project.
 
-    def __init__(self, bus: Bus, store: Versions, project: str) -> None:
+    Args:
+        bus: the message bus.
+        store: reads versions.
+        is_reachable: returns whether the project can read an object, if it exists.
+        project: the project.
+    """
+
+    def __init__(self, bus: Bus, store: Versions, is_reachable: Callable[[str], Awaitable[bool]], project: str) -> None:
         self._bus = bus
+        self._is_reachable = is_reachable
         self._project = project
         self._store = store
 
@@ -48,6 +56,10 @@ class PipelineVersions:
         unknown = [(field, "is unknown") for field in unknown_fields(body.pipeline, _PIPELINE.dump_python(pipeline))]
         if unknown:
             raise UnprocessableError("Invalid pipeline definition", sentence(unknown), errors=unknown)
+        if not await self._is_reachable(body.source):
+            # The builder would say the same: whether another project has the object is not said.
+            text = f"the source bundle {body.source} is not in the artifact store: put it there, then register again"
+            raise UnprocessableError("The pipeline cannot be registered", text)
         message = orjson.dumps({"project": self._project, **body.model_dump(), "by": by})
         check_message_size(self._bus, len(message), "pass large constants as files or artifacts, or split the pipeline")
         answer = await self._bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
