@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +17,7 @@ from penstock_contracts import subjects
 from penstock_contracts.builds import BuildFinished, BuildResolved
 from penstock_core.git_sources import GitSource
 from penstock_gateway.builds.builds import Builds
+from penstock_gateway.errors import ConflictError
 from penstock_servicekit.nats_connection import connect, servers
 from penstock_testkit.servers.nats import NatsServer
 
@@ -51,6 +53,18 @@ async def test_a_build_that_joined_one_that_joined_another_has_the_result_of_tha
     assert (await waiting).version == 7
     for one in ((await builds.read(third[0], 0, 0)), *(await builds.list(10)).builds):
         assert (one.state, one.version) == ("ready", 7)
+
+
+async def test_a_cancelled_build_ended_now_and_one_that_joined_names_the_build_to_cancel(bus: Bus) -> None:
+    """An end without a time is as old as no event can be, so its event was not published."""
+    first, second = [await requested(bus, "cancels") for _ in range(2)]
+    await build_log.append(bus, f"{second[1]}.finished", BuildFinished(joined=1))
+    builds = Builds(bus, Followers(bus), "cancels")
+    with pytest.raises(ConflictError, match=f"build {first[0]} makes its version"):
+        await builds.cancel(second[0], "ada")
+    assert (await builds.cancel(first[0], "ada")).state == "cancelled"
+    end = await build_log.read(bus, f"{first[1]}.finished", BuildFinished)
+    assert end is not None and end.cancelled_by == "ada" and abs(end.at - time.time()) < 60
 
 
 async def test_whatever_a_build_prints_is_stored(bus: Bus) -> None:

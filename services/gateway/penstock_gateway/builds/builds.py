@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -105,9 +106,11 @@ class Builds:
             NotFoundError: there is no such build.
             ConflictError: it has ended, or another build makes its version.
         """
-        view = await self._view(id)
+        view, joins = await self._view(id), (await self._parsed(id))[1]
+        if joins and view.state == "building":
+            raise ConflictError(f"Build {id} cannot be cancelled", f"build {joins} makes its version: cancel that one")
         model = BuildFinished if view.kind == "version" else EnvironmentFinished
-        end = model(cancelled_by=by)
+        end = model(cancelled_by=by, at=time.time())
         if view.state == "building" and await build_log.append(self._bus, f"{self._prefix(id)}.finished", end):
             return await self._view(id)
         view = await self._view(id)
