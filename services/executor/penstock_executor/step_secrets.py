@@ -53,4 +53,7 @@ class StepSecrets:
             raise SecretError(
                 f"the executor has no variable {name}: start it, or the platform, where the variable is set"
             )
-        return os.environ[name]
+        value = os.environ[name]
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # bytes that are no UTF-8
+            raise SecretError(f"the variable {name} of the executor is not text: encode binary data with Base64")
+        return value

@@ -87,6 +87,8 @@ def test_a_secret_is_for_its_project_and_for_those_that_it_names() -> None:
     ]:
         with pytest.raises(SecretRefusedError, match="secret 'db' may not be used by"):
             limited.check(user)
+    with pytest.raises(SecretRefusedError, match="a rule of the project, or a Git source that does not name"):
+        record(deployments=("nightly",)).check(SecretUser(project="p"))
 
 
 def test_a_version_is_the_named_one_or_the_latest() -> None:
@@ -202,6 +204,17 @@ def test_each_line_of_a_value_is_masked() -> None:
     assert masker.text(PEM) == MASK
     assert masker.text("  MIIEvQIBADANBgkqhkiG9w0B\r\n") == f"  {MASK}\r\n"
     assert masker.text("the key MIIEvQIB") == "the key MIIEvQIB"
+
+
+@pytest.mark.parametrize("width", [76, 64])
+def test_base64_in_lines_is_masked(width: int) -> None:
+    """As `echo $TOKEN | base64` and `base64.encodebytes` print it."""
+    value = "".join(f"<{n}>" for n in range(60))
+    digits = base64.b64encode(f"{value}\n".encode()).decode()
+    lines = [digits[at : at + width] for at in range(0, len(digits), width)]
+    shown = Masker([value]).text("\n".join(lines)).splitlines()
+    assert shown[:-1] == [MASK] * (len(lines) - 1)
+    assert len(shown[-1].removeprefix(MASK)) <= 4
 
 
 def test_texts_of_a_json_document_are_masked() -> None:

@@ -1,8 +1,8 @@
 """Masks the values of secrets in text, also where they were encoded, split into lines, or split over chunks.
 
 Masked are a value as it is (a long one in pieces), each of its lines, each text of a JSON document, and all of these as
-escaped by JSON, by Python's `repr` and in URLs, and in Base64 and hexadecimal digits. What else a program does with a
-value cannot be recognized: masking guards against accidents, not against the author of a step.
+escaped by JSON, by Python's `repr` and in URLs, and in Base64, also in lines of it, and hexadecimal digits. What else a
+program does with a value cannot be recognized: masking guards against accidents, not against the author of a step.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _ENCODED_PART = 100
 """Of these, how many are masked in other encodings, too."""
 
 _DEPTH = 50
+
+_BASE64_LINES = (57, 48)
+"""Bytes in a line of Base64: of MIME and the program `base64`, and of PEM."""
 
 
 class Masker:
@@ -153,12 +156,26 @@ def _forms(value: str) -> Iterator[str]:
         if len(whole) >= _SHORTEST:
             for piece in _pieces(whole):
                 yield from _encoded(piece)
+            yield from _base64_lines(whole)
     parts = [part for part in dict.fromkeys(_parts(value)) if len(part) >= _SHORTEST_PART][:_PARTS]
     for number, part in enumerate(parts):
         for piece in _pieces(part):
             yield piece
             if number < _ENCODED_PART:
                 yield from _encoded(piece)
+        if number < _ENCODED_PART:
+            yield from _base64_lines(part)
+
+
+def _base64_lines(text: str) -> Iterator[str]:
+    """The lines of the Base64 of a text that is longer than one."""
+    raw = text.encode("utf-8", "replace")
+    for size in _BASE64_LINES:
+        for at in range(0, len(raw), size) if len(raw) > size else ():
+            line = raw[at : at + size]
+            digits = base64.b64encode(line).decode()[: len(line) * 8 // 6]
+            if len(digits) >= _SHORTEST_PART:
+                yield digits
 
 
 def _pieces(text: str) -> Iterator[str]:

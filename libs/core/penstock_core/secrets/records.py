@@ -43,7 +43,9 @@ class SecretUser:
     deployment: str = ""
 
     def __str__(self) -> str:
-        return f"pipeline {self.pipeline!r}" if self.pipeline else f"deployment {self.deployment!r}"
+        if self.pipeline or self.deployment:
+            return f"pipeline {self.pipeline!r}" if self.pipeline else f"deployment {self.deployment!r}"
+        return "a rule of the project, or a Git source that does not name its pipeline (…:PIPELINE)"
 
 
 @frozen(kw_only=True)
