@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from penstock_adapters.git.mirrors import Mirrors
 from penstock_adapters.nats import build_log
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.build_log import BuildLines, VersionBuildLog
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
+from penstock_adapters.uv.virtual_environments import VirtualEnvironments
+from penstock_builder.version_builds import VersionBuilds
 from penstock_contracts import subjects
 from penstock_contracts.builds import BuildFinished, BuildResolved
 from penstock_core.git_sources import GitSource
@@ -76,3 +83,50 @@ async def test_whatever_a_build_prints_is_stored(bus: Bus) -> None:
     messages = await bus.read(subjects.BUILDS, f"{prefix}.log")
     assert max(len(message.data) for message in messages) < 1024 * 1024  # the limit of a server by default
     assert sum(message.data.count(b'"') // 2 - 1 for message in messages) == 401
+
+
+async def test_a_build_that_ends_does_not_remove_the_environment_that_another_one_uses(
+    bus: Bus, tmp_path: Path
+) -> None:
+    """With a limit of 0 bytes, every environment that nobody uses is removed."""
+    python = tmp_path / "environments" / "digest" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("x" * 1000)
+    python.chmod(0o755)
+    (tmp_path / "environments" / "digest" / "penstock-environment").touch()
+    using, done = asyncio.Event(), asyncio.Event()
+
+    class Builds(VersionBuilds):
+        async def _build(self, prefix: str, request: Any, installed: VirtualEnvironments, log: Any) -> BuildFinished:
+            if prefix.endswith(".1"):
+                assert installed.find("digest") == str(python)
+                using.set()
+                await done.wait()
+                assert python.exists()
+            return BuildFinished(pipeline="training", version=1)
+
+    parts: Any = SimpleNamespace(
+        bus=bus,
+        home=tmp_path,
+        installed=lambda: VirtualEnvironments(tmp_path / "environments", 0, 60.0),
+        mirrors=Mirrors(tmp_path / "git", 0),
+        events=EventStream(bus),
+        timeout=60.0,
+    )
+    builds = Builds(parts, lambda delivery, error: asyncio.sleep(0))
+    deliveries = [await delivery(bus, "environments") for _ in range(2)]
+    first = asyncio.create_task(builds.handle(deliveries[0]))
+    await asyncio.wait_for(using.wait(), 30)
+    await builds.handle(deliveries[1])
+    assert python.exists()
+    done.set()
+    await first
+    assert not python.exists()
+
+
+async def delivery(bus: Bus, project: str) -> Any:
+    """Return the delivery of a new build."""
+    _, prefix = await requested(bus, project)
+    last = await bus.last(subjects.BUILDS, f"{prefix}.requested")
+    assert last is not None
+    return SimpleNamespace(subject=f"{prefix}.requested", data=last.data, delivered=1)

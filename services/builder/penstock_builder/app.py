@@ -110,7 +110,7 @@ class BuilderApp:
                 followers=Followers(context.bus),
                 versions=Versions(context.bus),
                 service=service,
-                installed=VirtualEnvironments(folder, settings.environments_size, settings.build_timeout),
+                installed=lambda: VirtualEnvironments(folder, settings.environments_size, settings.build_timeout),
                 mirrors=Mirrors(settings.home / "git", settings.git_cache_size),
                 sandbox=Sandbox(required=settings.sandbox == "required"),
                 secrets=open_secrets(context.bus, settings),

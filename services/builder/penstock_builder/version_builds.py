@@ -85,7 +85,7 @@ class BuildParts:
         followers: of streams.
         versions: reads versions and locks.
         service: registers versions.
-        installed: the environments of this machine.
+        installed: opens the environments of this machine; each build keeps those that it uses until it has ended.
         mirrors: of repositories.
         sandbox: where pipelines are compiled.
         secrets: resolves references to secrets.
@@ -100,7 +100,7 @@ class BuildParts:
     followers: Followers
     versions: Versions
     service: BuilderService
-    installed: VirtualEnvironments
+    installed: Callable[[], VirtualEnvironments]
     mirrors: Mirrors
     sandbox: Sandbox
     secrets: Secrets
@@ -149,11 +149,22 @@ class VersionBuilds:
             await self._append(prefix, BuildFinished(error=why))
             await self._publish_end(prefix, request)
             return
+        installed = self._parts.installed()
+        try:
+            await self._handle(delivery, prefix, request, installed)
+        finally:
+            installed.release()
+        await installed.remove_unused()
+        await self._parts.mirrors.remove_unused()
+
+    async def _handle(
+        self, delivery: Delivery, prefix: str, request: BuildRequested, installed: VirtualEnvironments
+    ) -> None:
         start = time.monotonic()
         finished: BuildFinished | None
         async with BuildLines(self._bus, f"{prefix}.log") as log:
             try:
-                work = self._build(prefix, request, log.add)
+                work = self._build(prefix, request, installed, log.add)
                 finished = await build_log.until_finished(self._bus, prefix, work)
             except _FAULTS as error:
                 finished = BuildFinished(error=str(error))
@@ -172,9 +183,6 @@ class VersionBuilds:
         if finished is not None:  # otherwise it was cancelled
             await self._append(prefix, finished.model_copy(update={"seconds": time.monotonic() - start}))
         await self._publish_end(prefix, request)
-        self._parts.installed.release()
-        await self._parts.installed.remove_unused()
-        await self._parts.mirrors.remove_unused()
 
     async def _append(self, prefix: str, finished: BuildFinished) -> None:
         await build_log.append(self._bus, f"{prefix}.finished", finished.model_copy(update={"at": time.time()}))
@@ -201,7 +209,9 @@ class VersionBuilds:
         )
         await self._parts.events.publish(event)
 
-    async def _build(self, prefix: str, request: BuildRequested, log: Log) -> BuildFinished:
+    async def _build(
+        self, prefix: str, request: BuildRequested, installed: VirtualEnvironments, log: Log
+    ) -> BuildFinished:
         async with asyncio.timeout(self._parts.timeout):
             project = prefix.split(".")[1]
             sessions = await self._sessions(project, request.source, log)
@@ -209,7 +219,7 @@ class VersionBuilds:
             if (known := await self._known(prefix, request, commit)) is not None:
                 log(f"commit {commit[:12]} was built before")
                 return known
-            return await self._make(project, request, commit, sessions, log)
+            return await self._make(project, request, commit, sessions, installed, log)
 
     async def _sessions(
         self, project: str, source: GitSource, log: Log
@@ -291,6 +301,7 @@ class VersionBuilds:
         request: BuildRequested,
         commit: str,
         session: Callable[[str], AbstractAsyncContextManager[Git]],
+        installed: VirtualEnvironments,
         log: Log,
     ) -> BuildFinished:
         source = request.source
@@ -300,7 +311,7 @@ class VersionBuilds:
             packed = await compilation.pack(checkout, source.path, folder / "source.tar")
             for warning in packed.warnings:
                 log(f"warning: {warning}")
-            python = await self._project_python(project, packed, request.by, log)
+            python = await self._project_python(project, packed, request.by, installed, log)
             log(f"compiling {Path(packed.file).relative_to(checkout)}")
             pipeline, warnings = await compilation.compile_pipeline(
                 self._parts.sandbox, packed, checkout, source.pipeline, python, self._parts.compile_timeout, log
@@ -326,7 +337,9 @@ class VersionBuilds:
         )
         return _finished(pipeline, reply, [*packed.warnings, *warnings])
 
-    async def _project_python(self, project: str, packed: Packed, by: str, log: Log) -> str | None:
+    async def _project_python(
+        self, project: str, packed: Packed, by: str, installed: VirtualEnvironments, log: Log
+    ) -> str | None:
         """Return the interpreter of the environment of a project, installed on this machine; None: it has none."""
         if packed.environment is None:
             log("no uv.lock, pyproject.toml or requirements.txt: steps run in the environment of the builder")
@@ -335,7 +348,7 @@ class VersionBuilds:
         lock = await self._parts.versions.lock(locked.digest)
         if lock is None:
             raise UnavailableError(f"the lock {locked.digest[:12]} of the environment is not stored")
-        return await self._parts.installed.install(lock, resolver.indexes(packed.environment), log)
+        return await installed.install(lock, resolver.indexes(packed.environment), log)
 
     async def _environment(
         self, project: str, declaration: EnvironmentDeclaration, by: str, log: Log
