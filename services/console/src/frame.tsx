@@ -40,7 +40,7 @@ function Pages({ principal }: { principal: string }) {
         <nav aria-label="Pages">
           {PAGES.map((page) => (
             <Link key={page.to} to={page.to} activeOptions={{ exact: page.to === "/" }} activeProps={{ className: "active" }}>
-              {page.name}
+              {page.name}{" "}
               {page.to === "/questions" && count > 0 && <span className="count">{count}</span>}
             </Link>
           ))}
@@ -78,7 +78,9 @@ function ThemeChoice() {
         }}
       >
         {THEMES.map((one) => (
-          <option key={one}>{one}</option>
+          <option key={one} value={one}>
+            {one === "system" ? "system colours" : one}
+          </option>
         ))}
       </select>
     </label>
@@ -127,7 +129,10 @@ function SignIn() {
       <h1>Sign in</h1>
       <form onSubmit={submit}>
         <label className="field">
-          <span>Token: on your machine, the file `token` of the state folder; otherwise one of `penstock tokens create`</span>
+          <span>
+            Token: on your machine, the file <code>token</code> of the state folder, <code>.penstock</code>; on others, one of{" "}
+            <code>penstock tokens create</code>
+          </span>
           <input name="token" type="password" autoComplete="current-password" required autoFocus />
         </label>
         <button className="primary" disabled={busy}>

@@ -193,6 +193,28 @@ describe.skipIf(!browserPath)("the console", { timeout: 120_000 }, () => {
     await page.getByText("No run waits for an answer.").waitFor({ timeout: 20_000 });
   });
 
+  it("answers a question on the page of its run", async () => {
+    await platform.penstock("run", "demo.py:gated", "--detach");
+    await open(`/runs/${await newest("&pipeline=gated")}`);
+    await page.getByRole("button", { name: "yes" }).click({ timeout: 20_000 });
+    await expect.poll(() => page.locator(".page-head").textContent(), { timeout: 20_000 }).toContain("succeeded");
+    expect(await page.getByText("Publish <b>it</b>?").count()).toBe(0);
+  });
+
+  it("describes deployments in words", async () => {
+    await platform.penstock("register", "demo.py:demo");
+    await platform.penstock("deployments", "create", "nightly", "--pipeline", "demo", "--cron", "0 3 * * *", "--tz", "Europe/Paris");
+    await open("/deployments");
+    const row = page.locator("tbody tr").first();
+    await expect.poll(() => row.textContent()).toMatch(/^▶active.*cron 0 3 \* \* \* Europe\/Paris/);
+    await row.getByRole("button", { name: "Pause" }).click();
+    await expect.poll(() => row.textContent()).toMatch(/^❚❚paused/);
+    await row.getByRole("button", { name: "Run now" }).click();
+    await expect.poll(() => newest("&deployment=nightly"), { timeout: 20_000 }).not.toBe("");
+    await row.getByRole("button", { name: "Resume" }).click();
+    await expect.poll(() => row.textContent()).toMatch(/^▶active/);
+  });
+
   it("never runs what users write", async () => {
     await platform.penstock("run", "demo.py:waiting", "-p", "seconds=0", "--label", `note=${HOSTILE}`, "--quiet");
     await open("/runs");
@@ -223,7 +245,7 @@ describe.skipIf(!browserPath)("the console", { timeout: 120_000 }, () => {
     await page.getByRole("heading", { name: "Overview" }).waitFor();
     await page.keyboard.press("g");
     await page.keyboard.press("r");
-    await page.getByRole("heading", { name: "Runs" }).waitFor();
+    await page.getByRole("heading", { name: "Runs", exact: true }).waitFor();
     await page.keyboard.press("/");
     expect(await page.evaluate(() => document.activeElement?.getAttribute("aria-label"))).toBe("Pipeline");
     await page.keyboard.press("Escape");

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 
 import { EventParser } from "../src/api/stream";
+import { type Trigger, describe as describeTrigger } from "../src/pages/trigger";
 import { bars, ticks } from "../src/run/gantt";
-import { MOST_BOXES, groupOf, layout, worst } from "../src/run/graph";
+import { HEIGHT, MOST_BOXES, WIDTH, groupOf, layout, worst } from "../src/run/graph";
 import { LogLines } from "../src/run/log_lines";
 import { parts, plain } from "../src/ui/ansi";
 import { ago, bytes, duration, inline, number, until } from "../src/ui/format";
@@ -28,12 +29,23 @@ describe("formats", () => {
     ]);
   });
   it("times, sizes and numbers", () => {
-    expect([ago(100, 112), ago(0, 200), ago(100, 99), until(160, 100), until(1, 2)]).toEqual([
-      "12 s ago", "3 min ago", "0 s ago", "in 1 min 0 s", "now",
+    expect([ago(100, 112), ago(0, 200), ago(100, 99), until(160, 100), until(116, 100), until(1, 2)]).toEqual([
+      "12 s ago", "3 min ago", "0 s ago", "in 1 min 0 s", "in 16 s", "now",
     ]);
     expect([bytes(91), bytes(18_200), bytes(999_600), bytes(5e15)]).toEqual(["91 B", "18.2 kB", "1.0 MB", "5000 TB"]);
     expect([number(0.123456), number(1e-9), number(12345), number(3)]).toEqual(["0.1235", "1.000e-9", "12,345", "3"]);
     expect(inline({ a: "x".repeat(200) }, 20)).toHaveLength(20);
+  });
+});
+
+describe("triggers", () => {
+  it("are described as by the command", () => {
+    const of = (trigger: Partial<Trigger>) => describeTrigger({ name: "x", kind: "cron", ...trigger });
+    expect(of({ cron: "0 3 * * *", every: 0, tz: "Europe/Paris" })).toBe("cron 0 3 * * * Europe/Paris");
+    expect(of({ cron: "", every: 90, tz: "UTC" })).toBe("every 1 min 30 s");
+    expect(of({ kind: "event", types: ["a.b", "c.d"], window: { kind: "debounce", seconds: 5 } })).toBe("on a.b, c.d (debounce 5 s)");
+    expect(of({ kind: "endpoint", rate: 2 })).toBe("endpoint, 2 requests/s");
+    expect(of({ kind: "webhook", provider: "github" })).toBe("webhook github");
   });
 });
 
@@ -90,6 +102,26 @@ describe("graphs", () => {
   it("never draw more than the limit", () => {
     const names = Object.fromEntries(Array.from({ length: 3000 }, (_, n) => [`step${String.fromCharCode(97 + (n % 26))}${n}`, step("pending")]));
     expect(layout(names).boxes).toHaveLength(MOST_BOXES);
+  });
+  it("are in the order of the pipeline where that costs no crossing", () => {
+    const steps: Record<string, ReturnType<typeof step>> = {};
+    for (let n = 1; n <= 10; n += 1) {
+      steps[`part-${n}`] = step("pending");
+      steps[`train-${n}`] = step("pending", `part-${n}`);
+    }
+    steps["best"] = step("pending", ...Array.from({ length: 10 }, (_, n) => `train-${n + 1}`));
+    const { boxes } = layout(steps);
+    const parts = boxes.filter((box) => box.id.startsWith("part-")).sort((a, b) => a.y - b.y);
+    expect(parts.map((box) => box.id)).toEqual(Array.from({ length: 10 }, (_, n) => `part-${n + 1}`));
+  });
+  it("have edges that pass by boxes, and not behind them", () => {
+    const { boxes, edges } = layout({ split: step("pending"), fit: step("pending", "split"), evaluate: step("pending", "fit", "split") });
+    const fit = boxes.find((box) => box.id === "fit") ?? { x: 0, y: 0 };
+    const past = edges.find((edge) => edge.from === "split" && edge.to === "evaluate")?.route ?? [];
+    const behind = past.filter(({ x, y }) => x > fit.x && x < fit.x + WIDTH && y > fit.y && y < fit.y + HEIGHT);
+    expect(past.length).toBeGreaterThan(1);
+    expect(behind).toEqual([]);
+    expect(edges.find((edge) => edge.to === "fit")?.route).toBeUndefined();
   });
   it("name groups by the part before copies and slashes", () => {
     expect(["features-2/split", "fit-3", "fit", "a-b"].map(groupOf)).toEqual(["features", "fit", "fit", "a-b"]);

@@ -2,8 +2,8 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 
 import { idempotencyKey, post, type Schemas } from "../api/client";
 import { deployments } from "../api/queries";
-import { inline } from "../ui/format";
 import { Card, Empty, Load, ProblemBox, State, Time } from "../ui/kit";
+import { type Trigger, describe } from "./trigger";
 
 type Deployment = Schemas["DeploymentView"];
 
@@ -55,34 +55,32 @@ function Row({ one }: { one: Deployment }) {
   const path = `/v1/deployments/${encodeURIComponent(one.name)}`;
   const change = useMutation({
     mutationFn: (verb: string) =>
-      post(`${path}/${verb}`, verb === "runs" ? {} : undefined, { "idempotency-key": idempotencyKey() }),
+      post(`${path}/${verb}`, {}, { "idempotency-key": idempotencyKey() }),
     onSettled: () => cache.invalidateQueries(),
   });
   const ticks = Object.values(one.next);
   return (
     <tr>
-      <td>{one.paused ? <State state="suspended" /> : <State state="running" />}</td>
+      <td><State state={one.paused ? "paused" : "active"} /></td>
       <td>
-        {one.name} <span className="soft">revision {one.revision}</span>
+        {one.name} <span className="soft nowrap">revision {one.revision}</span>
         {one.definition.description && <div className="soft">{one.definition.description}</div>}
         {change.error && <ProblemBox error={change.error} />}
       </td>
       <td>
         {one.definition.pipeline}{" "}
-        <span className="soft">{one.definition.version === null ? "latest" : `v${one.definition.version}`}</span>
+        <span className="soft nowrap">{one.definition.version === null ? "latest published" : `v${one.definition.version}`}</span>
       </td>
       <td>
-        {(one.definition.triggers as unknown as { kind?: string }[]).map((trigger, index) => (
-          <div key={index} className="mono">
-            {inline(trigger, 90)}
-          </div>
+        {(one.definition.triggers as unknown as Trigger[]).map((trigger) => (
+          <div key={trigger.name}>{describe(trigger)}</div>
         ))}
       </td>
-      <td>{ticks.length > 0 && <Time at={Math.min(...ticks)} />}</td>
+      <td className="nowrap">{ticks.length > 0 && <Time at={Math.min(...ticks)} />}</td>
       <td>
         <Time at={one.at} /> <span className="soft">{one.by}</span>
       </td>
-      <td className="right">
+      <td className="right nowrap">
         <button type="button" disabled={change.isPending} onClick={() => change.mutate(one.paused ? "resume" : "pause")}>
           {one.paused ? "Resume" : "Pause"}
         </button>{" "}

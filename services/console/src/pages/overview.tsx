@@ -48,7 +48,7 @@ export function Overview() {
         <Load query={recent}>
           {(data) =>
             data.runs.length ? (
-              <RunTable runs={data.runs} metrics />
+              <RunTable runs={data.runs} />
             ) : (
               <Empty command="penstock run FILE">There are no runs yet. Write a pipeline and run it:</Empty>
             )

@@ -28,7 +28,7 @@ export function Questions() {
   );
 }
 
-function QuestionCard({ one }: { one: Question }) {
+export function QuestionCard({ one }: { one: Question }) {
   const cache = useQueryClient();
   const answer = useMutation({
     mutationFn: (choice: string) =>
@@ -47,13 +47,13 @@ function QuestionCard({ one }: { one: Question }) {
             </>
           )}
         </p>
-        <p>
+        <div className="buttons">
           {one.choices.map((choice) => (
             <button type="button" key={choice} disabled={answer.isPending} onClick={() => answer.mutate(choice)}>
               {choice}
             </button>
           ))}
-        </p>
+        </div>
         {answer.error && <ProblemBox error={answer.error} />}
       </div>
     </Card>

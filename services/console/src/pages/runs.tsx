@@ -56,7 +56,7 @@ export function Runs() {
                 <Empty command="penstock run FILE">There are no runs yet.</Empty>
               );
             }
-            return <RunTable runs={rows} metrics />;
+            return <RunTable runs={rows} />;
           }}
         </Load>
       </Card>
@@ -94,7 +94,9 @@ function Filter({ label, value, onChange, search = false }: FilterProps) {
   );
 }
 
-export function RunTable({ runs, metrics = false }: { runs: RunSummary[]; metrics?: boolean }) {
+/** Runs as a table. They have the metrics that they were filtered by, so that there may be none to show. */
+export function RunTable({ runs }: { runs: RunSummary[] }) {
+  const metrics = runs.some((run) => Object.keys(run.metrics).length > 0);
   return (
     <div className="scroll">
       <table>
@@ -117,7 +119,7 @@ export function RunTable({ runs, metrics = false }: { runs: RunSummary[]; metric
               </td>
               <td>
                 <RunLink id={run.run_id} />
-                {run.error && <div className="soft">{run.error.slice(0, 160)}</div>}
+                {run.error && <div className="soft message">{run.error.slice(0, 160)}</div>}
                 <div>
                   <Labels labels={run.labels} />
                 </div>

@@ -31,7 +31,7 @@ export function System() {
                       <tr key={name}>
                         <td>{name}</td>
                         <td className="right">
-                          <State state={ok ? "succeeded" : "failed"} />
+                          <State state={ok ? "ok" : "failed"} />
                         </td>
                       </tr>
                     ))}

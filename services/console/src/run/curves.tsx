@@ -24,7 +24,7 @@ export function Curves({ runId }: { runId: string }) {
             {[...names].slice(0, 40).map(([name, several]) => (
               <figure key={name} style={{ margin: 0 }}>
                 <figcaption>
-                  <b>{name}</b> <span className="soft">{several.map((one) => last(one)).slice(0, 3).join(", ")}</span>
+                  <b>{name}</b> <span className="soft">{lastValues(several)}</span>
                 </figcaption>
                 {several.some((one) => one.count > 1) && <Curve runId={runId} name={name} />}
               </figure>
@@ -38,7 +38,20 @@ export function Curves({ runId }: { runId: string }) {
 
 function Curve({ runId, name }: { runId: string; name: string }) {
   const found = useQuery(series(runId, name));
-  return <Load query={found}>{(data) => <Chart several={data.series.slice(0, 12)} />}</Load>;
+  return <Load query={found}>{(data) => <Chart several={data.series.toSorted(byStep).slice(0, 12)} />}</Load>;
+}
+
+function byStep(a: Series, b: Series): number {
+  return a.step.localeCompare(b.step, undefined, { numeric: true });
+}
+
+/** The last value; of several steps, the range of theirs. */
+function lastValues(several: Series[]): string {
+  if (several.length < 2) return several.map(last).join();
+  const values = several.map((one) => one.last).filter((one): one is number => typeof one === "number");
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const range = !values.length ? "" : least === most ? number(least) : `${number(least)} to ${number(most)}`;
+  return `${range} at the end of ${several.length} steps`;
 }
 
 function last(one: Series): string {

@@ -59,7 +59,8 @@ export function draw(
     pen.fillStyle = color("--line");
     pen.fillRect(x, AXIS - 6, 1, rows.length * ROW + 6);
     pen.fillStyle = color("--soft");
-    pen.fillText(text(tick), x + 4, AXIS / 2 - 2);
+    const label = text(tick);
+    if (x + 4 + pen.measureText(label).width <= width) pen.fillText(label, x + 4, AXIS / 2 - 2);
   }
   rows.forEach((bar, index) => {
     const y = AXIS + index * ROW;

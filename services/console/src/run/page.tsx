@@ -1,7 +1,8 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, getRouteApi } from "@tanstack/react-router";
 
-import { FINAL, type RunView, reasons, run as runQuery, useLiveRun } from "../api/queries";
+import { FINAL, type RunView, questions, reasons, run as runQuery, useLiveRun } from "../api/queries";
+import { QuestionCard } from "../pages/questions";
 import { Card, Elapsed, Facts, Labels, Load, State, Time } from "../ui/kit";
 import { Actions } from "./actions";
 import { Curves } from "./curves";
@@ -68,6 +69,7 @@ function Run({ run, connection }: { run: RunView; connection: string }) {
           )}
         </div>
       )}
+      <OpenQuestions runId={run.run_id} />
       <div className="tabs" role="tablist" aria-label="Views of the run">
         {VIEWS.map((one) => (
           <button type="button" role="tab" key={one.id} aria-selected={view === one.id} onClick={() => show(one.id)}>
@@ -94,6 +96,13 @@ function Run({ run, connection }: { run: RunView; connection: string }) {
       </div>
     </>
   );
+}
+
+/** What this run waits for an answer to. */
+function OpenQuestions({ runId }: { runId: string }) {
+  const found = useQuery(questions());
+  const own = (found.data?.questions ?? []).filter((one) => one.run_id === runId);
+  return own.map((one) => <QuestionCard key={one.step} one={one} />);
 }
 
 function Registered({ run }: { run: RunView }) {

@@ -22,7 +22,7 @@ export function Timeline({ run, chosen, onChoose }: { run: RunView; chosen: stri
   if (!rows.length) return <Empty>No step has started.</Empty>;
   const label = rows.map((bar) => `${bar.key} ${bar.state} ${duration(bar.to - bar.from)}`).join(", ");
   return (
-    <div className="scroll" style={{ maxHeight: 460, overflowY: "auto" }}>
+    <div className="scroll" style={{ maxHeight: "max(460px, 68vh)", overflowY: "auto" }}>
       <canvas
         ref={canvas}
         className="gantt"

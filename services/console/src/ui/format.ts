@@ -15,6 +15,11 @@ export function duration(seconds: number | null | undefined): string {
   return hours ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
 }
 
+/** A duration that is known to the second, or has been chosen by a person: `30 s`, and not `30.0 s`. */
+export function interval(seconds: number): string {
+  return seconds < 60 && Number.isInteger(seconds) ? `${seconds} s` : duration(seconds);
+}
+
 export function bytes(size: number): string {
   let unit = 0;
   while (size >= 999.5 && unit < UNITS.length - 1) {
@@ -37,7 +42,7 @@ export function ago(at: number, now: number): string {
 /** Such as `in 3 min`. */
 export function until(at: number, now: number): string {
   const seconds = at - now;
-  return seconds <= 0 ? "now" : `in ${duration(Math.max(1, Math.round(seconds)))}`;
+  return seconds <= 0 ? "now" : `in ${interval(Math.max(1, Math.round(seconds)))}`;
 }
 
 /** The exact time, in the zone of the reader and in UTC. */

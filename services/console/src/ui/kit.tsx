@@ -4,7 +4,7 @@ import { Link } from "@tanstack/react-router";
 import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
 
 import { Problem } from "../api/client";
-import { ago, duration, exact, until } from "./format";
+import { ago, duration, exact, interval, until } from "./format";
 
 const clock = {
   now: Date.now() / 1000,
@@ -45,6 +45,9 @@ const STATES: Record<string, { icon: string; word: string }> = {
   cancelled: { icon: "■", word: "cancelled" },
   pending: { icon: "○", word: "pending" },
   retrying: { icon: "↻", word: "retrying" },
+  active: { icon: "▶", word: "active" },
+  paused: { icon: "❚❚", word: "paused" },
+  ok: { icon: "✓", word: "ok" },
 };
 
 /** A state as a word with a sign of its own, so that nobody depends on the colour. */
@@ -83,13 +86,13 @@ function Took({ from, to }: { from: number | null | undefined; to: number }) {
 function Running({ from }: { from: number | null | undefined }) {
   const now = useNow();
   return from === null || from === undefined ? null : (
-    <span className="number">{duration(Math.max(0, Math.floor(now - from)))}</span>
+    <span className="number">{interval(Math.max(0, Math.floor(now - from)))}</span>
   );
 }
 
 export function RunLink({ id, children }: { id: string; children?: ReactNode }) {
   return (
-    <Link to="/runs/$runId" params={{ runId: id }} className="mono">
+    <Link to="/runs/$runId" params={{ runId: id }} className="mono nowrap">
       {children ?? id.slice(0, 10)}
     </Link>
   );
