@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from penstock_core.git_sources import GitSource
 from penstock_testkit.servers.child import BinaryMissingError
 from penstock_testkit.servers.git import HttpGitServer, Repository, git_daemon, ssh_server
 from penstock_testkit.servers.ports import free_ports
+from penstock_testkit.servers.processes import processes_with
 
 LIMITS = GitLimits(timeout=60.0, size=100 * 2**20, protocols=("http", "ssh", "git"))
 
@@ -294,6 +296,23 @@ async def test_a_large_repository_is_refused(repository: Repository, http: HttpG
     builder = Builder(tmp_path, limits=replace(LIMITS, size=2**20))
     with pytest.raises(GitError, match="has more than 1048576 bytes"):
         await builder.check_out(f"{http.url}/team/repo")
+
+
+async def test_a_cancelled_call_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it is cancelled while the size of a large folder is read."""
+
+    def slow(folder: Path) -> int:
+        time.sleep(0.5)
+        return 0
+
+    monkeypatch.setattr(command, "folder_size", slow)
+    marker = f"12345.{os.getpid()}"
+    async with Builder(tmp_path).session("http://127.0.0.1:1/repo") as git:
+        call = asyncio.create_task(git.run(["-c", f"alias.wait=!sleep {marker}", "wait"], watched=tmp_path))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert not processes_with(marker)
 
 
 async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:

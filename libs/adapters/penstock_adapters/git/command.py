@@ -169,6 +169,8 @@ class Git:
             GitError: it failed.
             UnavailableError: the server does not answer, or `git` cannot be started.
         """
+        before = await asyncio.to_thread(folder_size, watched) if watched is not None else 0
+        limit = before + self.limits.size
         options = [part for name, value in (settings or {}).items() for part in ("-c", f"{name}={value}")]
         try:
             process = await asyncio.create_subprocess_exec(
@@ -181,8 +183,6 @@ class Git:
             )
         except OSError as error:
             raise UnavailableError(f"git cannot be started: {error}: install it beside the builder") from error
-        before = await asyncio.to_thread(folder_size, watched) if watched is not None else 0
-        limit = before + self.limits.size
         watcher = asyncio.create_task(_watch(watched, limit)) if watched is not None else None
         try:
             async with asyncio.timeout(self.limits.timeout):
