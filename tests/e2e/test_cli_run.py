@@ -21,6 +21,7 @@ import pytest
 from penstock import Client
 from penstock.client import platform
 from penstock.errors import NotFoundError
+from penstock_core import ids
 from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
@@ -502,7 +503,7 @@ def test_doctor_finds_the_platform(up: Workspace) -> None:
     assert check["state"] == "ok" and "running at http://127.0.0.1:" in check["found"]
     schedulers = next(check for check in report["checks"] if check["check"] == "schedulers")
     assert schedulers["state"] == "ok"
-    assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(" has 16")
+    assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(f" has {ids.SHARDS}")
     executors = next(check for check in report["checks"] if check["check"] == "executors")
     assert executors["state"] == "ok" and "(pool *)" in executors["found"] and "GiB" in executors["found"]
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with log, subprocess.Popen([PENSTOCK, "up"], cwd=folder, env=environment, stdout=log, stderr=log) as process:
         found = Workspace(folder, environment)
         try:
+            # A command before that would start a platform of its own.
+            while not (folder / ".penstock" / "platform.json").exists():
+                assert process.poll() is None, (folder / "up.log").read_text()
+                time.sleep(0.05)
             for name, value in (("db", f"{VALUE}\n"), ("pem", PEM)):
                 done = found.command("secrets", "set", name, value=value)
                 assert done.returncode == 0, done.stderr

@@ -7,10 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from penstock_contracts.bodies import RequestBody
 
 
-class QuotaView(BaseModel):
+class QuotaView(RequestBody):
     """What a project may use; null: no quota."""
-
-    model_config = ConfigDict(frozen=True)
 
     artifact_bytes: int | None = Field(default=None, ge=1, lt=2**53, description="largest artifact")
     events_per_second: float | None = Field(

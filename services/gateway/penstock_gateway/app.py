@@ -50,6 +50,7 @@ from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.builds import routes as build_routes
 from penstock_gateway.compare import routes as compare_routes
 from penstock_gateway.console import routes as console_routes
+from penstock_gateway.console import session_routes
 from penstock_gateway.console.files import ConsoleFiles
 from penstock_gateway.dead_letters import routes as dead_letter_routes
 from penstock_gateway.dead_letters.dead_letters import DeadLetterService
@@ -167,6 +168,7 @@ ROUTERS = tuple(
         registration_routes,
         retention_routes,
         console_routes,
+        session_routes,
     )
 )
 

@@ -279,7 +279,7 @@ async def test_hostile_step_keys(platform: Platform, http: Http, query: str) -> 
 
 async def test_unknown_paths_and_methods(http: Http) -> None:
     is_problem(await http("GET", "/v1/nothing"), 404)
-    is_problem(await http("GET", "/"), 404)
+    assert (await http("GET", "/", token=None)).headers["location"] == "/console/"
     # Other spellings are not redirected: a redirect could leak the token.
     is_problem(await http("GET", "/v1/runs/"), 404)
     is_problem(await http("GET", "//v1/runs"), 404)

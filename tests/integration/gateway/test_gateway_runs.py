@@ -536,7 +536,8 @@ async def test_a_pool_without_connected_executors_is_a_warning_and_explained(pla
             if [one["name"] for one in executors] == ["far"]:
                 break
             await asyncio.sleep(0.1)
-        assert executors == [{"name": "far", "pool": "elsewhere", "slots": 2, "cpu": 4.0, "memory": 2**33, "gpu": 0}]
+        shown = {"name": "far", "pool": "elsewhere", "slots": 2, "cpu": 4.0, "memory": 2**33, "gpu": 0, "problems": []}
+        assert executors == [shown]
         accepted = (await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 3}})).json()
         assert accepted["warnings"] == ["no executor of pool 'default' is connected: step double will wait for one"]
         await platform.log.append([attempt_requested(accepted["run_id"], "double")])

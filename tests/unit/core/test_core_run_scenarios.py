@@ -70,7 +70,7 @@ def test_an_attempt_request_contains_all_that_an_executor_needs() -> None:
         outputs=(Port(name="result"),),
         timeout=9.0,
         env={"A": "1"},
-        secrets=("secret:key",),
+        secrets=("key",),
         priority=7,
     )
 

@@ -1,19 +1,16 @@
-"""`/console/…`: the pages of the console; `/` leads there. `/v1/session`: the cookie that signs a browser in."""
+"""`/console/…`: the pages of the console; `/` leads there."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
-from penstock_gateway.console import sessions
 from penstock_gateway.console.files import ConsoleFiles, File
-from penstock_gateway.errors import ConflictError, NotFoundError
-from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import AUTHENTICATED, feature
-from penstock_gateway.http.responses import COMMON, problems
+from penstock_gateway.errors import NotFoundError
+from penstock_gateway.http.parameters import feature
 
-router = APIRouter(tags=["console"], route_class=JsonRoute)
+router = APIRouter(tags=["console"])
 
 Files = Annotated[ConsoleFiles, feature(ConsoleFiles)]
 
@@ -57,26 +54,3 @@ def _response(file: File, encodings: str) -> Response:
         headers["content-encoding"] = "gzip"
         body = file.compressed
     return Response(body, media_type=file.media_type, headers=headers)
-
-
-@router.post(
-    "/v1/session",
-    status_code=204,
-    summary="Sign a browser in",
-    dependencies=[AUTHENTICATED],
-    responses={**COMMON, **problems(409)},
-)
-async def sign_in(request: Request, authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
-    """Sets a cookie with the token of this request, which scripts cannot read, for the pages of the console."""
-    token = authorization.partition(" ")[2].strip()
-    if not sessions.fits(token):
-        raise ConflictError("The token is too long for a cookie", "use one of `penstock tokens create`")
-    return Response(status_code=204, headers={"set-cookie": sessions.cookie(token, request.url.scheme)})
-
-
-@router.delete(
-    "/v1/session", status_code=204, summary="Sign a browser out", dependencies=[AUTHENTICATED], responses=COMMON
-)
-async def sign_out(request: Request) -> Response:
-    """Deletes the cookie. The token remains valid."""
-    return Response(status_code=204, headers={"set-cookie": sessions.cookie("", request.url.scheme)})

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.event_stream import EventStream
@@ -43,6 +44,7 @@ class NatsIntake:
         self._admit = admit
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         """Take events from now on."""
@@ -51,7 +53,8 @@ class NatsIntake:
 
     async def close(self) -> None:
         """Store the events that have arrived."""
-        await self._context.bus.leave(self._subscription)
+        if self._subscription is not None:
+            await self._context.bus.leave(self._subscription)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
 
