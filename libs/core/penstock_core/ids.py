@@ -127,6 +127,11 @@ def run_id_from_key(project: str, pipeline: str, idempotency_key: str) -> RunId:
     return RunId("k" + base32(int.from_bytes(digest[:16], "big"), 25))
 
 
+def is_from_key(run_id: str) -> bool:
+    """Whether an id has the form of those of `run_id_from_key`, which everybody who knows the key can compute."""
+    return len(run_id) == 26 and run_id.startswith("k")
+
+
 def attempt_id(run: str, key: str, attempt: int) -> str:
     """Return the identifier of an attempt, for messages, folders and jitter."""
     return f"{run}/{key}/{attempt}"

@@ -15,6 +15,8 @@ import pytest
 from gateway_platform import Answer, Http, Platform, Stream, chain, read_head, started
 from test_gateway_models import ref, trained
 
+from penstock_contracts import subjects
+from penstock_core import ids
 from penstock_core.artifacts import folders
 from penstock_core.artifacts.folders import File, Manifest
 from penstock_core.facts import StepSuspended
@@ -262,6 +264,24 @@ async def test_names_are_unique_in_a_project_only(platform: Platform, http: Http
         assert hidden.status == 404, path
     questions = (await http("GET", "/v1/questions", headers=other, token=token)).json()["questions"]
     assert questions == []
+
+
+async def test_a_script_cannot_write_into_a_run_of_another_project_or_take_its_place(
+    platform: Platform, http: Http
+) -> None:
+    token, other = await _token(http, "scripts", role="editor"), {"penstock-project": OTHER}
+    run_id = await platform.request()
+    before = await platform.bus.read(subjects.RUNS, subjects.run_all(run_id))
+    body = {"name": "mine", "began_at": time.time()}
+    answer = await http("PUT", f"/v1/script-runs/{run_id}", body, headers=other, token=token)
+    assert (answer.status, "is another run" in _text(answer)) == (409, True), answer.body
+    assert len(await platform.bus.read(subjects.RUNS, subjects.run_all(run_id))) == len(before)
+    tick = ids.run_id_from_key("default", "chain", "\0trigger:nightly:daily:1")
+    taken = await http("PUT", f"/v1/script-runs/{tick}", body, headers=other, token=token)
+    assert (taken.status, "choose a random one" in _text(taken)) == (422, True), taken.body
+    for _ in range(2):  # the same request again is the same run
+        own = await http("PUT", "/v1/script-runs/a-script-of-mine", body, headers=other, token=token)
+        assert own.status == 200, own.body
 
 
 # -------------------------------------------------------------------------------------------------------- artifacts

@@ -58,6 +58,10 @@ class ScriptRuns:
             made = script_facts.request(ids.check_name(run_id, "run ID"), self._project, body, by)
         except (InvalidRecordingError, InvalidIdError) as error:
             raise UnprocessableError("The run of the script is not valid", str(error)) from error
+        if ids.is_from_key(run_id):
+            # It could take the place of a run that a trigger is about to start.
+            text = "its ID has the form of those that the platform computes: choose a random one"
+            raise UnprocessableError("The run of the script is not valid", text)
         await self._check_artifacts(script_facts.about(body.environment, body.source).values())
         started = AttemptStarted(
             run_id=run_id,
@@ -68,12 +72,15 @@ class ScriptRuns:
             started_at=body.began_at,
         )
         known = await self._reader.find_request(run_id)
-        if known is None:
-            await self._log.append([*script_facts.begin(made), started])
-        elif (known.version, known.pipeline, known.requested_at) != (made.version, made.pipeline, made.requested_at):
-            raise ConflictError(f"Run {run_id!r} is another run", "a script sends each run with a new ID")
-        else:
-            await self._log.append([*script_facts.begin(known)[1:], started])
+        # Nothing is appended to a run before it is known to be this one: its ID may be that of another project's run.
+        if known is None and not all(await self._log.append([made])):
+            known = await self._reader.find_request(run_id)
+            if known is None:
+                raise _other_run(run_id)
+        known = known or made
+        if (known.version, known.pipeline, known.requested_at) != (made.version, made.pipeline, made.requested_at):
+            raise _other_run(run_id)
+        await self._log.append([*script_facts.begin(known)[1:], started])
         return await self._state(run_id)
 
     async def record(self, run_id: str, body: ScriptRecordsBody) -> ScriptRunState:
@@ -131,6 +138,10 @@ class ScriptRuns:
         for ref in [ref for value in given for ref in values.references(value)]:
             if await self._artifacts.size(ref.sha256, keep=True) != ref.size:
                 raise UnprocessableError(f"Artifact {ref.sha256} is not in the store", "put it before you refer to it")
+
+
+def _other_run(run_id: str) -> ConflictError:
+    return ConflictError(f"Run {run_id!r} is another run", "a script sends each run with a new ID")
 
 
 def _messages(run_id: str, body: ScriptRecordsBody) -> list[Message]:
