@@ -42,7 +42,7 @@ class Checkout:
         self._session = session
         self._log = log
         self._count = 0
-        self._index = ""
+        self._root = Path()
 
     async def write(self, source: git_sources.GitSource, commit: str, folder: Path) -> None:
         """Write a commit of a source into a new folder.
@@ -51,8 +51,7 @@ class Checkout:
             GitError: it cannot be fetched, or a submodule is refused.
             UnavailableError: a server does not answer.
         """
-        # Not in the checkout: git follows a link that the repository has at that place.
-        self._index = f"{folder}.index"
+        self._root = folder
         async with self._session(source.url) as git:
             await self._write(git, source, commit, folder, source.ref, _DEPTH)
         await asyncio.to_thread(self._remove_outside_links, folder)
@@ -61,7 +60,8 @@ class Checkout:
         self, git: Git, source: git_sources.GitSource, commit: str, folder: Path, ref: str, depth: int
     ) -> None:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        index = Path(f"{self._index}-{self._count}")
+        # Beside the checkout, not in it: git follows a link that the repository has at that place.
+        index = self._root.with_name(f"{self._root.name}.index-{self._count}")
         async with self._mirrors.commit(git, commit, ref) as mirror:
             base = ["--git-dir", str(mirror), "--work-tree", str(folder)]
             listing = await _list(git, base, commit)
