@@ -85,6 +85,29 @@ async def test_whatever_a_build_prints_is_stored(bus: Bus) -> None:
     assert sum(message.data.count(b'"') // 2 - 1 for message in messages) == 401
 
 
+async def test_a_list_of_builds_reads_the_newest_only(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(300):
+        _, prefix = await requested(bus, "many")
+        await build_log.append(bus, f"{prefix}.finished", BuildFinished(pipeline="training", version=1))
+    await requested(bus, "many")
+    read: list[int] = []
+    page = Bus._page  # pyright: ignore[reportPrivateUsage]
+
+    async def counted(self: Bus, *given: Any) -> Any:
+        found = await page(self, *given)
+        read.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(Bus, "_page", counted)
+    builds = (await Builds(bus, Followers(bus), "many").list(3)).builds
+    assert [(one.id.rpartition("-")[2], one.state) for one in builds] == [
+        ("301", "building"),
+        ("300", "ready"),
+        ("299", "ready"),
+    ]
+    assert sum(read) < 200
+
+
 async def test_a_build_that_ends_does_not_remove_the_environment_that_another_one_uses(
     bus: Bus, tmp_path: Path
 ) -> None:

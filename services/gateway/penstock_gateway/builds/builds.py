@@ -14,6 +14,7 @@ from penstock_adapters.nats import build_log
 from penstock_adapters.nats.build_log import VersionBuildLog
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follower import Followers
+from penstock_adapters.nats.newest import newest
 from penstock_contracts import subjects
 from penstock_contracts.builds import (
     BuildBody,
@@ -32,6 +33,9 @@ _LOG_LINES = 1000
 """Lines of a log in one answer."""
 
 _ID = re.compile(r"(?P<kind>version|environment)-(?P<digest>[0-9a-f]{64})-(?P<number>[1-9][0-9]{0,6})\Z")
+_READ = 500
+"""Facts in one read."""
+
 _PREFIXES = {"version": "version-builds", "environment": "environments"}
 
 M = TypeVar("M", bound=pydantic.BaseModel)
@@ -63,16 +67,21 @@ class Builds:
 
     async def list(self, limit: int) -> BuildList:
         """Return the newest builds, newest first, without their logs."""
-        found: dict[str, tuple[BuildView, str]] = {}
-        for kind, prefix in _PREFIXES.items():
-            facts: dict[str, dict[str, Msg]] = {}
-            for tail in ("requested", "resolved", "finished"):
-                for message in await self._bus.read(subjects.BUILDS, f"{prefix}.{self._project}.*.*.{tail}"):
-                    name = (message.headers or {})["Nats-Subject"].split(".")
-                    facts.setdefault(f"{kind}-{name[2]}-{name[3]}", {})[tail] = message
-            found |= {id: parsed for id, tails in facts.items() if (parsed := _parse(id, tails)) is not None}
-        shown = [_followed(view, _maker(found, joins)) if joins in found else view for view, joins in found.values()]
-        return BuildList(builds=sorted(shown, key=lambda view: view.requested_at, reverse=True)[:limit])
+        facts: dict[str, dict[str, Any]] = {}
+        for prefix in _PREFIXES.values():
+            pattern = f"{prefix}.{self._project}.*.*.requested"
+            for message in await newest(self._bus, subjects.BUILDS, pattern, lambda message: message, limit):
+                facts[_build_id(message)[0]] = {"requested": message}
+        asked = {id: found[0] for id, known in facts.items() if (found := _parse(id, known)) is not None}
+        ids = sorted(asked, key=lambda id: asked[id].requested_at, reverse=True)[:limit]
+        places = [f"{self._prefix(id)}.{tail}" for id in ids for tail in ("resolved", "finished")]
+        for start in range(0, len(places), _READ):
+            query = {"multi_last": places[start : start + _READ]}
+            for message in await self._bus.direct_get(subjects.BUILDS, query):
+                id, tail = _build_id(message)
+                facts[id][tail] = message
+        parsed = [_parse(id, facts[id]) or (asked[id], "") for id in ids]
+        return BuildList(builds=[await self._view(view.id) if joins else view for view, joins in parsed])
 
     async def read(self, id: str, after: int, wait: float) -> BuildView:
         """Return a build, with the lines of its log after a cursor.
@@ -218,12 +227,10 @@ def _error(error: str, cancelled_by: str) -> str:
     return f"it was cancelled by {cancelled_by}" if cancelled_by else error
 
 
-def _maker(found: dict[str, tuple[BuildView, str]], id: str) -> BuildView:
-    """Return the build that makes the version of one that joined `id`."""
-    view, joins = found[id]
-    while joins in found:
-        view, joins = found[joins]
-    return view
+def _build_id(message: Msg) -> tuple[str, str]:
+    """Return the id of the build of a fact, and the last word of its subject."""
+    prefix, _, digest, number, tail = (message.headers or {})["Nats-Subject"].split(".")
+    return f"{next(kind for kind, one in _PREFIXES.items() if one == prefix)}-{digest}-{number}", tail
 
 
 def _followed(view: BuildView, target: BuildView) -> BuildView:
