@@ -42,7 +42,7 @@ from penstock_core.deployments.definition import (
     Window,
     WindowKind,
 )
-from penstock_core.deployments.events import Event
+from penstock_core.deployments.events import WEBHOOK, Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
 from penstock_core.deployments.webhooks import Provider
@@ -370,7 +370,8 @@ async def test_a_push_publishes_nothing_for_an_owner_who_is_blocked(platform: Pl
     trigger = WebhookTrigger(name="git", provider=Provider.GITHUB, secret="secret:git", publish=publish)
     await platform.deploy("pushed", trigger, by="user:eve")
     await NatsRevocations(platform.bus).block(BlockedUser(name="eve", by="token:default", at=time.time()))
-    event = await platform.send("com.github.push", {"ref": "refs/heads/main", "after": "1a"}, subject="pushed/git")
+    extensions = {WEBHOOK: "pushed/git"}
+    event = await platform.send("com.github.push", {"ref": "refs/heads/main", "after": "1a"}, extensions=extensions)
     [decision] = await until(lambda: platform.decisions(event), bool)
     assert (decision.outcome, "is blocked" in decision.error) == (Outcome.REJECTED, True)
     assert await platform.bus.read(subjects.BUILDS, "version-builds.default.*.*.requested") == []

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock_core import trace_context, tracing
-from penstock_core.deployments.events import Event
+from penstock_core.deployments.events import RESERVED, Event
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.values import Inline, Stored, Value
 
@@ -67,6 +67,8 @@ def sent_problem(event: Event, *, cli: bool) -> tuple[str, str] | None:
         return "source", begins.format(PLATFORM, "a name")
     if event.type.startswith(PLATFORM_TYPES):
         return "type", begins.format(PLATFORM_TYPES, "a type")
+    if reserved := next((name for name in event.extensions if name.startswith(RESERVED)), None):
+        return reserved, begins.format(RESERVED, "a name")
     return None
 
 

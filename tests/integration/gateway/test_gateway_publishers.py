@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import secrets
 import time
@@ -20,7 +21,10 @@ from nats.aio.client import Client
 
 from penstock_adapters.nats.bootstrap import consumers, streams
 from penstock_contracts import event_codec, subjects
-from penstock_core.deployments.events import Event
+from penstock_core.deployments import definition
+from penstock_core.deployments.definition import WebhookTrigger
+from penstock_core.deployments.events import WEBHOOK, Event
+from penstock_core.deployments.webhooks import Provider
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -147,6 +151,22 @@ async def test_a_type_of_the_platform_is_refused(platform: Platform, publisher: 
         answer = await http("POST", "/v1/events", event)
         assert (answer.status, answer.json()["errors"][0]["field"]) == (422, "type")
         assert await stored(platform, "shop", type) is None
+
+
+async def test_an_event_cannot_pass_for_a_verified_webhook(
+    platform: Platform, publisher: Publisher, http: Http
+) -> None:
+    shape = definition.subscription("retrain", WebhookTrigger(name="git", provider=Provider.GITHUB))
+    marked = {**headers("marked"), "ce-subject": "retrain/git", f"ce-{WEBHOOK}": "retrain/git"}
+    with pytest.raises(nats.js.errors.APIError, match="penstockwebhook must not begin with"):
+        await publisher.client.jetstream().publish("events.default.com.github.push", b"{}", headers=marked)
+    event = {"id": "marked", "source": "shop", "type": "com.github.push", "subject": "retrain/git"}
+    answer = await http("POST", "/v1/events", {**event, WEBHOOK: "retrain/git"})
+    assert (answer.status, answer.json()["errors"][0]["field"]) == (422, WEBHOOK)
+    assert (await http("POST", "/v1/events", event)).status == 202
+    found = await stored(platform, "shop", "marked")
+    assert found is not None and not shape.takes(found)
+    assert shape.takes(dataclasses.replace(found, extensions={WEBHOOK: "retrain/git"}))
 
 
 async def test_a_project_that_takes_no_events_refuses_them(platform: Platform, http: Http) -> None:

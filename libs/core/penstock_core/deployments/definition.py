@@ -329,7 +329,7 @@ class Subscription:
     def takes(self, event: Event) -> bool:
         """Whether it takes an event, before its filter: its type and subject, and the trigger that it is for."""
         mine = not event.target or event.target == self.at
-        about = not self.subject or self.subject == event.subject
+        about = not self.subject or self.subject == event.own_trigger
         return mine and about and any(type_matches(known, event.type) for known in self.types)
 
 

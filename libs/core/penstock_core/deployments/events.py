@@ -9,6 +9,12 @@ from typing import Any
 
 from penstock_core.frozen import frozen
 
+RESERVED = "penstock"
+"""Beginning of the names of extensions that only the platform gives to events."""
+
+WEBHOOK = "penstockwebhook"
+"""Extension of the event of a verified webhook: its trigger, as `DEPLOYMENT/TRIGGER`."""
+
 TARGET = "penstocktarget"
 """Extension of an event that is for one trigger only, because it is a replay."""
 
@@ -51,6 +57,14 @@ class Event:
     def target(self) -> str:
         """The only trigger that the event is for, as `DEPLOYMENT/TRIGGER`; empty: all of them."""
         return str(self.extensions.get(TARGET, ""))
+
+    @property
+    def own_trigger(self) -> str:
+        """The trigger that the event was made for, as `DEPLOYMENT/TRIGGER`: by a tick, a call or a verified webhook.
+
+        Empty for others: the subject of an event that somebody sends can be any text.
+        """
+        return self.subject if self.type.startswith(f"{RESERVED}.") else str(self.extensions.get(WEBHOOK, ""))
 
     def scope(self) -> dict[str, Any]:
         """What expressions see of it: `data`, and its attributes as `event`."""

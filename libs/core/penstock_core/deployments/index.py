@@ -44,7 +44,7 @@ class TriggerIndex:
         """The triggers in force when the event arrived that take its type, in the order of their deployments."""
         names: set[Name] = set()
         for type in _patterns(event.type):
-            for subject in {"", event.subject}:
+            for subject in {"", event.own_trigger}:
                 names |= self._by_key.get((event.project, type, subject), set())
         for name in sorted(names):
             deployment = self._deployments[name]

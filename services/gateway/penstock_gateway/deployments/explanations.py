@@ -28,7 +28,7 @@ from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments import matching, windows
 from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.deployments.definition import Subscription, WindowKind, subscription
-from penstock_core.deployments.events import Event
+from penstock_core.deployments.events import WEBHOOK, Event
 from penstock_core.deployments.matching import Clause, ExpressionError, Failed, Filtered, Matched
 from penstock_core.deployments.state import Deployment, Snapshot
 from penstock_core.facts import Outcome as RunOutcome
@@ -127,7 +127,8 @@ class Explanations:
             return []
         found: list[DecisionView] = []
         for shape in _shapes(deployment, snapshot):
-            if not shape.takes(replace(event, subject=event.subject or shape.subject)):
+            about = event.subject or shape.subject
+            if not shape.takes(replace(event, subject=about, extensions={**event.extensions, WEBHOOK: about})):
                 continue
             view = await self._computed(deployment, snapshot, shape, event)
             if view.outcome in (Outcome.STARTED, Outcome.COLLECTED, Outcome.SCHEDULED):

@@ -16,7 +16,7 @@ from penstock_contracts.event_codec import InvalidEventError
 from penstock_contracts.waits import EventAccepted
 from penstock_core.deployments import webhooks
 from penstock_core.deployments.definition import WebhookTrigger, event_subject
-from penstock_core.deployments.events import Event
+from penstock_core.deployments.events import WEBHOOK, Event
 from penstock_core.deployments.webhooks import InvalidDeliveryError, UnusableSecretError
 from penstock_core.errors import UnavailableError
 from penstock_gateway.errors import UnprocessableError, UnverifiedError
@@ -126,6 +126,7 @@ class WebhookReceiver:
                 # Providers send one delivery, with one id, to each of their webhooks.
                 "id": f"{subject}/{found.id or random.token_hex(16)}",
                 "subject": subject,
+                WEBHOOK: subject,
                 **({"omitted": ",".join(omitted)} if omitted else {}),
             }
             return event_codec.event(project, attributes, data)
