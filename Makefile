@@ -120,7 +120,7 @@ test-compose: $(STAMP) ## Test the images and docker-compose.yml on a Docker eng
 test-chart: $(STAMP) ## Test the Helm chart on the cluster of KUBECONFIG, see tests/chart
 	@$(BIN)/python -m pytest -m containers tests/chart
 
-constraints: ## Pin every dependency anew in constraints.txt
+constraints: ## Write constraints.txt with the newest versions that fit
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links --group client --group platform --group dev --group examples --output-file constraints.txt

@@ -319,8 +319,9 @@ async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with pytest.raises(UnavailableError, match="does not answer"):
         await Builder(tmp_path).resolve(f"http://127.0.0.1:{port}/repo")
-    with pytest.raises(PenstockError):
+    with pytest.raises(PenstockError) as caught:
         await Builder(tmp_path).resolve(f"ssh://git@127.0.0.1:{port}/repo")
+    assert "Identity file" not in str(caught.value)
 
 
 async def test_a_damaged_or_interrupted_mirror_is_made_again(

@@ -48,7 +48,7 @@ def show(name: Name, json: Json = False) -> None:
 def create(
     name: Name,
     artifact_bytes: Annotated[
-        int | None, typer.Option("--artifact-bytes", metavar="N", min=1, help="Size of the largest artifact.")
+        int | None, typer.Option("--artifact-bytes", metavar="N", min=1, help="Size of the largest artifact in bytes.")
     ] = None,
     events: Annotated[
         float | None, typer.Option("--events", metavar="N", help="Events per second, also of webhooks.")

@@ -64,7 +64,7 @@ def show(name: Name, json: Json = False) -> None:
     if json:
         output.as_json(dataclasses.asdict(found))
         return
-    output.line(f"secret {found.name} of the source {found.source}, used by {_users(found)}")
+    output.line(f"secret {found.name}, source {found.source}; may be used by {_users(found)}")
     last = output.clock(found.last_used_at)
     output.line(f"last used {last} by {found.last_used_by}" if last else "not used yet")
     if found.versions:

@@ -9,9 +9,12 @@ import typer
 
 from penstock_cli.arguments import Json, parse_duration
 from penstock_cli.display import output
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.tokens import Token
+
+_ROLES = ("viewer", "operator", "editor", "admin", "publisher")
 
 app = typer.Typer(help="Manage named access tokens.", no_args_is_help=True)
 
@@ -70,6 +73,8 @@ def create(
     """Create a token and print it. The platform stores only its hash, so it cannot be shown again."""
     from penstock_cli.platform import session
 
+    if role not in _ROLES:
+        raise UsageError(f"--role: expected one of {', '.join(_ROLES)}; got {role!r}")
     expires_in = parse_duration(expires) if expires else None
     with session.connect() as connected:
         token = connected.client.tokens.create(name, role, expires_in=expires_in, all_projects=all_projects)

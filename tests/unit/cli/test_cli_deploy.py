@@ -32,7 +32,8 @@ def test_all_deployments_are_checked_with_the_versions_before_these_are_publishe
     client: Any = FakeClient()
     definitions = {"one": {"pipeline": "training"}, "two": {"pipeline": "scoring"}}
     prepared: Any = ["training", "scoring"]
-    assert [version.version for version in _publish(client, prepared, definitions)] == [7, 7]
+    versions, _ = _publish(client, prepared, definitions, dry_run=False)
+    assert [version.version for version in versions] == [7, 7]
     assert client.calls == [
         ("register", "training"),
         ("register", "scoring"),
@@ -43,9 +44,16 @@ def test_all_deployments_are_checked_with_the_versions_before_these_are_publishe
     ]
 
 
+def test_a_dry_run_checks_the_new_versions_and_publishes_nothing() -> None:
+    client: Any = FakeClient()
+    prepared: Any = ["training"]
+    _publish(client, prepared, {"one": {"pipeline": "training"}}, dry_run=True)
+    assert client.calls == [("register", "training"), ("check", "one", 7)]
+
+
 def test_a_deployment_that_is_refused_publishes_nothing() -> None:
     client: Any = FakeClient()
     prepared: Any = ["training"]
     with pytest.raises(ValueError, match="bad"):
-        _publish(client, prepared, {"good": {"pipeline": "training"}, "bad": {"pipeline": "training"}})
+        _publish(client, prepared, {"good": {"pipeline": "training"}, "bad": {"pipeline": "training"}}, dry_run=False)
     assert not [call for call in client.calls if call[0] in ("publish", "apply")]

@@ -439,9 +439,9 @@ def test_long_keys_are_shortened_in_the_middle(
 
 
 def test_a_failed_run_names_the_command_that_debugs_its_first_failed_step() -> None:
-    failed = {"state": "failed", "attempts": 1, "started_at": BASE, "error": ERROR}
+    failed = {"state": "failed", "attempts": 1, "started_at": BASE, "executor": "one", "error": ERROR}
     steps = {
-        "ask": {"state": "failed", "attempts": 1},
+        "ask": {"state": "failed", "attempts": 1, "started_at": BASE, "error": ERROR},
         "train": {"state": "failed", "attempts": 1, "started_at": BASE, "items": {"count": 2, "failed": 1}},
         "train[1]": {**failed, "item_of": "train"},
         "report": failed,

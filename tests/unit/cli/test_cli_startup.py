@@ -148,7 +148,7 @@ def test_a_command_says_once_that_the_platform_does_not_answer(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(session.time, "monotonic", lambda: now)
-    notice = session.RetryNotice(60.0)
+    notice = session.RetryNotice(lambda: 60.0)
     for seconds in (0.0, 1.0, 1.5, 5.0):
         now += seconds
         notice("HTTP 503")

@@ -308,8 +308,10 @@ def test_a_wrong_token_is_reported(served: FakePlatform) -> None:
 
 def test_connection_refused_fails_within_a_bounded_time() -> None:
     began = time.monotonic()
+    client = Client("http://127.0.0.1:1", TOKEN, patience=0.2)
     with pytest.raises(UnreachableError, match=r"connection refused.*penstock doctor"):
-        Client("http://127.0.0.1:1", TOKEN, patience=0.2).runs.get(RUN)
+        client.runs.get(RUN)
+    assert client.transport.present_patience == 0.2
     assert time.monotonic() - began < 3
 
 

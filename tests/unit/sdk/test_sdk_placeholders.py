@@ -25,6 +25,12 @@ USES = [
     ("limit in [1, 2]", "Python cannot evaluate it as true or false"),
     ("a, b = number.map([1, 2])", "cannot be walked through"),
     ("a, b, c = two()", "ValueError"),
+    ("'/'.join([limit])", "Reference is the type of parameters and results"),
+    (
+        "import json; json.dumps({'limit': limit})",
+        "Reference is the type of parameters and results",
+    ),
+    ("import json; json.dumps({1})", "Object of type set is not JSON serializable"),
 ]
 
 

@@ -306,12 +306,15 @@ def _ssh(home: Path, limits: GitLimits, credentials: Credentials | None) -> str:
         "ConnectTimeout": "10",
         "ServerAliveInterval": "10",
     }
-    key = home / "key"
+    # Not none of this option: ssh would try the keys of the user of this process, whose home is not $HOME to it.
+    options["IdentityFile"] = "none"
     if credentials is not None and credentials.private_key:
+        key = home / "key"
         key.touch(mode=0o600)
         key.write_text(credentials.private_key, encoding="utf-8")
+        options["IdentityFile"] = str(key)
     parts = [f"-o {name}='{value}'" for name, value in options.items()]
-    return " ".join(["ssh", "-F none", *parts, f"-i '{key}'"])
+    return " ".join(["ssh", "-F none", *parts])
 
 
 def _no_log(line: str) -> None:

@@ -35,7 +35,8 @@ def deploy(
 
     All deployments are checked before anything is published or applied. A file declares one with
     `training.deploy("nightly", triggers=[Cron("0 3 * * *")])`. An equal deployment
-    stays as it is. Deployments start runs only while a platform is running: see `penstock up`.
+    stays as it is. With --dry-run, the pipelines are registered as experiments, which deployments do not use.
+    Deployments start runs only while a platform is running: see `penstock up`.
     """
     # Heavy imports stay out of `--help`.
     from penstock import sources, user_modules
@@ -52,12 +53,13 @@ def deploy(
             opened = session.open_session(embedded)
             for one in prepared:
                 run.print_warnings(one)
+            client = opened.client
+            versions, applied = _publish(client, prepared, definitions, dry_run=dry_run)
+            if not json:
+                _print_versions(versions, dry_run=dry_run)
             if not dry_run:
-                for version in _publish(opened.client, prepared, definitions):
-                    if not json:
-                        output.line(f"published {version.pipeline} v{version.version}")
-            applied = _apply_all(opened.client, definitions, dry_run=dry_run)
-            calls = [] if dry_run or json else [line for one in applied for line in addresses.lines(opened.client, one)]
+                applied = _apply_all(client, definitions, dry_run=False)
+            calls = [] if dry_run or json else [line for one in applied for line in addresses.lines(client, one)]
     _print(applied, dry_run=dry_run, json=json)
     for text in calls:
         output.line(text)
@@ -66,14 +68,25 @@ def deploy(
 
 
 def _publish(
-    client: Client, prepared: list[PreparedPipeline], definitions: Mapping[str, dict[str, Any]]
-) -> list[Version]:
-    """Publish pipelines, once all deployments were checked with the versions that are to be published."""
-    registered = [client.pipelines.register(one, publish=False, log=output.note) for one in prepared]
-    candidates = {version.pipeline: version.version for version in registered}
-    for name, definition in definitions.items():
+    client: Client, prepared: list[PreparedPipeline], definitions: Mapping[str, dict[str, Any]], *, dry_run: bool
+) -> tuple[list[Version], list[Deployment]]:
+    """Publish pipelines, once all deployments were checked with the versions that are to be published.
+
+    With `dry_run`, these versions stay experiments. Returns them, and what applying the deployments would change.
+    """
+    versions = [client.pipelines.register(one, publish=False, log=output.note) for one in prepared]
+    candidates = {version.pipeline: version.version for version in versions}
+    checked = [
         client.deployments.apply(name, definition, dry_run=True, candidate=candidates[definition["pipeline"]])
-    return [client.pipelines.register(one) for one in prepared]
+        for name, definition in definitions.items()
+    ]
+    return versions if dry_run else [client.pipelines.register(one) for one in prepared], checked
+
+
+def _print_versions(versions: list[Version], *, dry_run: bool) -> None:
+    for one in versions:
+        if not (dry_run and one.published):
+            output.line(f"{'would publish' if dry_run else 'published'} {one.pipeline} v{one.version}")
 
 
 def apply(
@@ -181,8 +194,10 @@ def _print(applied: list[Deployment], *, dry_run: bool, json: bool, deleted: lis
         )
         return
     for one in applied:
-        change = ("would change" if dry_run else "applied") if one.changed else "unchanged"
+        would = "would change" if one.revision else "would create"
+        change = (would if dry_run else "applied") if one.changed else "unchanged"
         triggers = ", ".join(trigger["name"] for trigger in one.definition["triggers"]) or "no triggers"
-        output.line(f"{change:<12} {one.name}  {one.definition['pipeline']}, {triggers}, revision {one.revision}")
+        revision = f", revision {one.revision}" if one.revision else ""
+        output.line(f"{change:<12} {one.name}  {one.definition['pipeline']}, {triggers}{revision}")
     for name in deleted or []:
         output.line(f"{'would delete' if dry_run else 'deleted':<12} {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from penstock.client import platform
@@ -87,7 +87,7 @@ def connect(*, steps: bool = False) -> Generator[Session]:
     with ensure_platform(steps=steps) as embedded:
         opened = open_session(embedded)
         transport = opened.client.transport
-        transport.on_retry = RetryNotice(transport.patience)
+        transport.on_retry = RetryNotice(lambda: transport.present_patience)
         yield opened
 
 
@@ -105,7 +105,7 @@ def note_triggers(session: Session) -> None:
 class RetryNotice:
     """Tells the user once why a command takes long: the platform does not answer, and requests are repeated."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: Callable[[], float]) -> None:
         self._patience = patience
         self._since: float | None = None
         self._printed = False
@@ -116,4 +116,4 @@ class RetryNotice:
         self._since = now if self._since is None else self._since
         if now - self._since > _QUIET and not self._printed:
             self._printed = True
-            output.note(f"the platform does not answer yet ({why}); trying for up to {self._patience:.0f} s")
+            output.note(f"the platform does not answer yet ({why}); trying for up to {self._patience():.0f} s")

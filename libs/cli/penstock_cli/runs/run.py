@@ -261,7 +261,8 @@ def next_commands(ended: Run) -> list[str]:
     """Return the commands that a user may need next: a failed step can be debugged, an output can be fetched."""
     commands = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
     for step in ended.steps.values():
-        if step.state == "failed" and step.started_at and step.items is None:
+        # Without an executor, no function was called: a wait, or a child run.
+        if step.state == "failed" and step.executor and step.items is None:
             commands.append(f"penstock debug {ended.run_id} {shlex.quote(step.key)} --pdb")
             break
     files = [name for name, value in ended.outputs.items() if "artifact" in value]

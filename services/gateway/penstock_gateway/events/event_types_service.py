@@ -105,4 +105,4 @@ class EventTypeRegistry:
 
 
 def _missing(type: str) -> NotFoundError:
-    return NotFoundError(f"Event type {type[:100]!r} is not registered", "list types with GET /v1/event-types")
+    return NotFoundError(f"Event type {type[:100]!r} is not registered", "list types with `penstock events types list`")

@@ -92,7 +92,7 @@ async def select_ticks(definition: Definition, name: str, body: BackfillBody) ->
             raise _invalid(field, f"deployment {name!r} has no partitions: give the range of its ticks (from, to)")
     trigger = _cron_trigger(definition, name, body.trigger)
     if not body.since or not body.until:
-        raise _invalid("from", "is missing: give the range of ticks (from, to)")
+        raise _invalid("from", "the range of ticks has no start or no end: give both (from, to)")
     try:
         since = moment(body.since, trigger.tz) - _EPSILON
         until = min(moment(body.until, trigger.tz), time.time())

@@ -282,10 +282,20 @@ def _body(pipeline: PipelineDefinition, given: dict[str, Reference]) -> Any:
     except Exception as error:
         file, line = tracebacks.where(error)
         raise DefinitionError(
-            f"pipeline {pipeline.name!r} raised {type(error).__name__} while it was compiled: {error}",
+            f"pipeline {pipeline.name!r} raised {type(error).__name__} while it was compiled: {error}{_hint(error)}",
             file or pipeline.file,
             line or pipeline.line,
         ) from error
+
+
+def _hint(error: Exception) -> str:
+    """Explain the name of a placeholder in an error of Python's own, such as that of `json.dumps`."""
+    if Reference.__name__ not in str(error).split():
+        return ""
+    return (
+        f". {Reference.__name__} is the type of parameters and results while the pipeline is compiled, when they have "
+        "no value yet: pass them to a step, and do this inside the step"
+    )
 
 
 def _returned(

@@ -249,11 +249,16 @@ class Transport:
             except (_RetryableError, NoPlatformError, OSError, http.client.HTTPException) as error:
                 since, delay = self._pause(error, since, delay)
 
+    @property
+    def present_patience(self) -> float:
+        """Seconds for which requests are repeated now: fewer until the platform has answered once."""
+        return self.patience if self._answered_before else min(self.patience, _FIRST_PATIENCE)
+
     def _pause(self, error: Exception, since: float, delay: float) -> tuple[float, float]:
         """Sleep before the next attempt, or raise the final error when patience has run out."""
         if isinstance(error, NoPlatformError) and not self._answered_before:
             raise error
-        patience = self.patience if self._answered_before else min(self.patience, _FIRST_PATIENCE)
+        patience = self.present_patience
         if time.monotonic() - since > patience:
             if isinstance(error, ClientError):
                 raise error
