@@ -14,15 +14,20 @@ import pytest
 from penstock_adapters.git.mirrors import Mirrors
 from penstock_adapters.nats import build_log
 from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.build_log import BuildLines, VersionBuildLog
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
 from penstock_adapters.uv.virtual_environments import VirtualEnvironments
+from penstock_builder.service import BuilderService
 from penstock_builder.version_builds import VersionBuilds
 from penstock_contracts import subjects
 from penstock_contracts.builds import BuildFinished, BuildResolved
+from penstock_contracts.commands import EnvironmentInfo, RegisterVersion, Version
 from penstock_core.git_sources import GitSource
+from penstock_core.pipeline import ir
 from penstock_gateway.builds.builds import Builds
 from penstock_gateway.errors import ConflictError
 from penstock_servicekit.nats_connection import connect, servers
@@ -126,7 +131,7 @@ async def test_a_build_that_ends_does_not_remove_the_environment_that_another_on
                 using.set()
                 await done.wait()
                 assert python.exists()
-            return BuildFinished(pipeline="training", version=1)
+            return BuildFinished(error="there is no pipeline")
 
     parts: Any = SimpleNamespace(
         bus=bus,
@@ -145,6 +150,68 @@ async def test_a_build_that_ends_does_not_remove_the_environment_that_another_on
     done.set()
     await first
     assert not python.exists()
+
+
+class Store:
+    def __init__(self, bus: Bus) -> None:
+        bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        self.get = bucket.get_fresh
+        self.put = bucket.put
+
+
+class Edges:
+    async def has_artifact(self, sha256: str) -> bool:
+        return True
+
+    async def announce(self, version: Version) -> None:
+        """Nobody listens."""
+
+
+@pytest.mark.parametrize("order", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("interleaved", [False, True])
+async def test_the_newest_commit_is_latest_whichever_build_ends_last(
+    bus: Bus, tmp_path: Path, order: tuple[int, int], interleaved: bool
+) -> None:
+    """A push while an earlier one is built: the earlier build can publish its version after the newer one."""
+    project = f"newest-{order[0]}-{interleaved}".lower()
+    service = BuilderService(Store(bus), Edges(), time.time)
+    registered, go = {1: asyncio.Event(), 2: asyncio.Event()}, {1: asyncio.Event(), 2: asyncio.Event()}
+
+    class Builds(VersionBuilds):
+        async def _build(self, prefix: str, request: Any, installed: VirtualEnvironments, log: Any) -> BuildFinished:
+            await go[request.build].wait()
+            command = RegisterVersion(
+                project=project,
+                pipeline=ir.Pipeline(name="training", description=str(request.build)),
+                source="a" * 64,
+                environment=EnvironmentInfo(version="3.11", digest="0" * 64),
+                publish=True,
+            )
+            reply = await service.register(command)
+            registered[request.build].set()
+            if interleaved:
+                await asyncio.gather(*(one.wait() for one in registered.values()))
+            return BuildFinished(pipeline="training", version=reply.version)
+
+    parts: Any = SimpleNamespace(
+        bus=bus,
+        home=tmp_path,
+        installed=lambda: VirtualEnvironments(tmp_path / "environments", 0, 60.0),
+        mirrors=Mirrors(tmp_path / "git", 0),
+        events=EventStream(bus),
+        versions=Versions(bus),
+        service=service,
+        timeout=60.0,
+    )
+    builds = Builds(parts, lambda delivery, error: asyncio.sleep(0))
+    tasks = [asyncio.create_task(builds.handle(await delivery(bus, project))) for _ in range(2)]
+    for number in order:
+        go[number].set()
+        await asyncio.wait_for(registered[number].wait() if interleaved else tasks[number - 1], 30)
+    await asyncio.gather(*tasks)
+    latest = await Versions(bus).latest(project, "training")
+    version = await Versions(bus).get(project, "training", latest or 0)
+    assert version is not None and version.pipeline.description == "2"
 
 
 async def delivery(bus: Bus, project: str) -> Any:

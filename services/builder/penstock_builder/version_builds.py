@@ -139,7 +139,7 @@ class VersionBuilds:
             await self._append(prefix, BuildFinished(error=f"the request is unreadable: {error}"))
             return
         if await self._bus.last(subjects.BUILDS, f"{prefix}.finished") is not None:
-            await self._publish_end(prefix, request)  # the builder may have died before it did
+            await self._conclude(prefix, request)  # the builder may have died before it did
             return
         if delivery.delivered > _MOST_DELIVERIES:
             why = (
@@ -147,7 +147,7 @@ class VersionBuilds:
                 "memory, see their logs"
             )
             await self._append(prefix, BuildFinished(error=why))
-            await self._publish_end(prefix, request)
+            await self._conclude(prefix, request)
             return
         installed = self._parts.installed()
         try:
@@ -182,16 +182,17 @@ class VersionBuilds:
                 raise
         if finished is not None:  # otherwise it was cancelled
             await self._append(prefix, finished.model_copy(update={"seconds": time.monotonic() - start}))
-        await self._publish_end(prefix, request)
+        await self._conclude(prefix, request)
 
     async def _append(self, prefix: str, finished: BuildFinished) -> None:
         await build_log.append(self._bus, f"{prefix}.finished", finished.model_copy(update={"at": time.time()}))
 
-    async def _publish_end(self, prefix: str, request: BuildRequested) -> None:
-        """Publish the event about the end that counts. Publishing it again has no effect."""
+    async def _conclude(self, prefix: str, request: BuildRequested) -> None:
+        """Do what follows from the end that counts, and publish the event about it. Doing it again has no effect."""
         end = await build_log.read(self._bus, f"{prefix}.finished", BuildFinished)
         if end is None:
             raise UnavailableError(f"the end of the build at {prefix} cannot be read yet")
+        await self._keep_newest(prefix, request, end)
         if end.joined is not None or end.at < time.time() - EVENT_RETENTION:
             return  # the build that makes the version has its own event
         resolved = await build_log.read(self._bus, f"{prefix}.resolved", BuildResolved)
@@ -208,6 +209,35 @@ class VersionBuilds:
             at=end.at,
         )
         await self._parts.events.publish(event)
+
+    async def _keep_newest(self, prefix: str, request: BuildRequested, end: BuildFinished) -> None:
+        """Publish the version of the newest build of a source again if an older build has published after it.
+
+        A build publishes before its end is in the log. So of builds at the same time, the one whose end comes last sees
+        what all of them have published.
+        """
+        if end.version is None or not request.publish:
+            return
+        base, project = prefix.rpartition(".")[0], prefix.split(".")[1]
+        latest = await self._parts.versions.latest(project, end.pipeline)
+        last = await self._bus.last(subjects.BUILDS, f"{base}.*.requested")
+        newest = BuildRequested.model_validate_json(last.data).build if last is not None else request.build
+        for number in range(newest, max(0, request.build - 1 - _EARLIER), -1):
+            found = await build_log.read(self._bus, f"{base}.{number}.finished", BuildFinished)
+            if found is None or found.version is None or found.pipeline != end.pipeline:
+                continue
+            if number > request.build:
+                if latest == end.version != found.version:
+                    await self._publish(project, request, found)
+                return
+            if number < request.build and found.at >= request.at and latest == found.version != end.version:
+                await self._publish(project, request, end)
+                return
+
+    async def _publish(self, project: str, request: BuildRequested, end: BuildFinished) -> None:
+        version = await self._parts.versions.get(project, end.pipeline, end.version) if end.version else None
+        if version is not None and (await self._register(version, request)).unavailable:
+            raise UnavailableError(f"version {version.version} of {version.name!r} cannot be published now")
 
     async def _build(
         self, prefix: str, request: BuildRequested, installed: VirtualEnvironments, log: Log
@@ -273,12 +303,15 @@ class VersionBuilds:
         version = await self._parts.versions.get(project, end.pipeline, end.version)
         if version is None or not await self._is_current(version):
             return None
+        reply = await self._register(version, request)
+        return _finished(version.pipeline, reply, end.warnings) if reply.version == version.version else None
+
+    async def _register(self, version: Version, request: BuildRequested) -> VersionReply:
         fields = {name: getattr(version, name) for name in ("project", "pipeline", "source", "code", "environment")}
         again = RegisterVersion(
             **fields, environments=version.environments, git=version.git, publish=request.publish, by=request.by
         )
-        reply = await self._parts.service.register(again)
-        return _finished(version.pipeline, reply, end.warnings) if reply.version == version.version else None
+        return await self._parts.service.register(again)
 
     async def _is_current(self, version: Version) -> bool:
         """Whether all of its steps run in declared environments, which have not been resolved again since."""
