@@ -28,9 +28,9 @@ from penstock.client import platform
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[2] / "proto" / "openapi.json").read_text())
-ENDLESS = "/v1/events/stream"
+ENDLESS = ("/v1/events/stream", "/v1/runs/changes")
 OPERATIONS = [
-    f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item if path != ENDLESS
+    f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item if path not in ENDLESS
 ]
 EXAMPLES = 4
 
