@@ -17,11 +17,14 @@ from penstock_core.facts import AttemptRequested, Outcome
 _NO_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable")
 _NEVER_PULLED = re.compile(
-    r"not found|manifest unknown|does not exist|no such host|unauthorized|authentication required|authorization failed"
-    r"|denied|forbidden|no match for platform|invalid reference|certificate",
+    r"not found|manifest unknown|does not exist|no such host|lookup |unauthorized|authentication required"
+    r"|authorization failed|denied|forbidden|no match for platform|invalid reference|certificate",
     re.IGNORECASE,
 )
-"""How registries and nodes say that pulling an image again cannot help. Kubernetes tries again after anything else."""
+"""How registries and nodes say that pulling an image again cannot help, or that the registry has no address.
+
+Kubernetes tries again after anything else.
+"""
 
 _NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
 _REFUSED = ("admission webhook", "violates PodSecurity", "is forbidden", "is invalid", "Invalid value")
