@@ -9,7 +9,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-loop console test-console up test e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
+.PHONY: help setup run demo-loop console test-console up test test-faults e2e-cluster test-fast lint format types imports generate check-generated check bench wheels constraints clean \
 	images compose-env compose-up compose-demo compose-down test-compose test-chart
 
 help: ## List every target
@@ -45,8 +45,11 @@ up: $(STAMP) ## Start the platform and keep it
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory console || echo "The web console could not be built; the platform starts without it."; fi
 	@$(BIN)/penstock up
 
-test: $(STAMP) ## Set everything up and run all tests
-	@$(BIN)/python -m pytest -n auto --durations=20
+test: $(STAMP) ## Set everything up and run the tests, but those of faults
+	@$(BIN)/python -m pytest -n auto --durations=20 --ignore=tests/faults
+
+test-faults: $(STAMP) ## Tests that kill servers and damage their files, again and again
+	@$(BIN)/python -m pytest -n auto --durations=10 tests/faults
 
 e2e-cluster: $(STAMP) ## Tests with steps in pods, on the cluster of KUBECONFIG (see tests/cluster)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --durations=10 tests/cluster --ignore=tests/cluster/test_cluster_faults.py
