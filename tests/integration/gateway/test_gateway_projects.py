@@ -345,6 +345,25 @@ async def test_a_digest_in_a_version_or_a_deployment_gives_nothing(platform: Pla
         assert (await http("GET", url, **mine)).status == 404, url
 
 
+async def test_a_folder_of_a_script_has_files_of_its_project_only(platform: Platform, http: Http) -> None:
+    token, other = await _token(http, "folders", role="operator"), {"penstock-project": OTHER}
+    mine: dict[str, Any] = {"headers": other, "token": token}
+    data = b"a file that default has"
+    sha256 = await platform.store.put_bytes(data)
+    manifest = folders.encode(Manifest(files=(File(path="x", size=len(data), sha256=sha256),)))
+    assert (await _put(http, manifest, token)).status == 201
+    run = "/v1/script-runs/a-script-with-a-folder"
+    assert (await http("PUT", run, {"name": "mine", "began_at": time.time()}, **mine)).status == 200
+    for media_type in (folders.MEDIA_TYPE, "text/plain"):
+        sent = ref(hashlib.sha256(manifest).hexdigest(), len(manifest))
+        given = dataclasses.asdict(Stored(dataclasses.replace(sent, media_type=media_type)))
+        end = {"outcome": "succeeded", "finished_at": time.time(), "artifacts": {"f": given}}
+        refused = await http("PUT", f"{run}/end", end, **mine)
+        assert (refused.status, "put them before it" in _text(refused)) == (422, True), refused.body
+    assert (await _put(http, data, token)).status == 201
+    assert (await http("PUT", f"{run}/end", end, **mine)).status == 200
+
+
 async def test_what_runs_of_a_project_made_can_be_read_there(platform: Platform, http: Http) -> None:
     token, other = await _token(http, "owner", role="viewer"), {"penstock-project": OTHER}
     data = b"in a folder"

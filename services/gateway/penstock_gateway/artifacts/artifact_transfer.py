@@ -253,6 +253,18 @@ class Artifacts:
         """Return whether the project can read an object, if it exists."""
         return self._reach is None or await self._reach.find(sha256) is not Reached.NO
 
+    async def has_files(self, ref: ArtifactRef) -> bool:
+        """Return whether the project can read the files of an artifact that a principal gives to a run, if it has some.
+
+        It would get them by a manifest of its own otherwise, whatever media type the reference has.
+        """
+        reach = self._reach
+        if reach is None or reach.everything or ref.size > folders.MANIFEST_LIMIT:
+            return True
+        if await reach.find(ref.sha256) is not Reached.GIVEN:
+            return True
+        return all([await self.is_reachable(file) for file in await self._files(ref.sha256)])
+
     async def size(self, sha256: str, *, keep: bool = False, folder: bool = False) -> int | None:
         """Return the size of an object in bytes, or None when it does not exist.
 
@@ -345,7 +357,9 @@ class Artifacts:
 
 def _files_of(file: IO[bytes]) -> frozenset[str]:
     with file:
-        data = file.read(folders.MANIFEST_LIMIT + 1)
+        if file.read(1) != b"{":  # other artifacts need not be read
+            return frozenset()
+        data = b"{" + file.read(folders.MANIFEST_LIMIT)
     try:
         return frozenset(folders.decode(data).objects())
     except folders.UnsafeFolderError:

@@ -138,6 +138,8 @@ class ScriptRuns:
         for ref in [ref for value in given for ref in values.references(value)]:
             if await self._artifacts.size(ref.sha256, keep=True) != ref.size:
                 raise UnprocessableError(f"Artifact {ref.sha256} is not in the store", "put it before you refer to it")
+            if not await self._artifacts.has_files(ref):
+                raise UnprocessableError(f"Files of the folder {ref.sha256} are not in the store", "put them before it")
 
 
 def _other_run(run_id: str) -> ConflictError:
