@@ -261,7 +261,7 @@ def test_a_colleague_s_run_does_not_change_what_a_model_resolves_to(workspace: W
     assert "model 'shared' has no published version (1 version comes from an experiment: shared:1)" in refused
     assert workspace.json(*looking, "rules=model:shared:1")["outputs"] == {"result": 1}
     [row] = [line for line in workspace.call("models", "list").splitlines() if line.startswith("shared")]
-    assert row.split()[:3] == ["shared", "1", "experiments"]
+    assert row.split()[:4] == ["shared", "1", "none", "published"]
 
     version = workspace.client.pipelines.register(workspace.folder / "trying.py:sharing")
     assert workspace.client.run(version, {"depth": 2}, wait=True).succeeded

@@ -52,7 +52,7 @@ def list_models(json: Json = False) -> None:
         (
             model.name,
             str(model.versions),
-            f"v{model.latest}" if model.latest else "experiments" if model.experiments else "archived",
+            f"v{model.latest}" if model.latest else "none published" if model.experiments else "archived",
             output.clock(model.changed_at),
             " ".join(f"{alias}=v{version}" for alias, version in model.aliases.items()),
         )

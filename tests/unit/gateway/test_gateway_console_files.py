@@ -40,6 +40,14 @@ def test_without_a_build_the_page_says_how_to_get_it(tmp_path: Path) -> None:
     assert b"make console" in missing.page().content
 
 
+def test_a_console_that_is_built_again_is_served_at_once(built: ConsoleFiles, tmp_path: Path) -> None:
+    built.page()
+    (tmp_path / "assets" / "main-1.js").rename(tmp_path / "assets" / "main-2.js")
+    (tmp_path / "index.html").write_text("<script src=main-2.js>")
+    assert b"main-2.js" in built.page().content
+    assert built.get("assets/main-2.js") is not None
+
+
 def test_the_cookie_is_for_this_site_and_no_script() -> None:
     header = sessions.cookie(TOKEN, "https")
     assert header == f"penstock-session={TOKEN}; Path=/; HttpOnly; SameSite=Strict; Secure"

@@ -52,7 +52,8 @@ class ConsoleFiles:
 
     def get(self, name: str) -> File | None:
         """Return a file, or None if there is none. Only files that were built can be named."""
-        known = self._files.get(name)
+        # The document is read each time: it names other files after the console was built again.
+        known = self._files.get(name) if name != _INDEX else None
         if known is None and name in self._names():
             known = self._files[name] = _read(self._folder / name, is_page=name == _INDEX)
         return known
