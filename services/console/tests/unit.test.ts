@@ -6,7 +6,7 @@ import { bars, ticks } from "../src/run/gantt";
 import { HEIGHT, MOST_BOXES, WIDTH, groupOf, layout, worst } from "../src/run/graph";
 import { LogLines } from "../src/run/log_lines";
 import { parts, plain } from "../src/ui/ansi";
-import { ago, bytes, duration, inline, number, until } from "../src/ui/format";
+import { ago, bytes, duration, inline, number, shortened, until } from "../src/ui/format";
 
 describe("server-sent events", () => {
   it("are read however they are cut", () => {
@@ -46,6 +46,14 @@ describe("triggers", () => {
     expect(of({ kind: "event", types: ["a.b", "c.d"], window: { kind: "debounce", seconds: 5 } })).toBe("on a.b, c.d (debounce 5 s)");
     expect(of({ kind: "endpoint", rate: 2 })).toBe("endpoint, 2 requests/s");
     expect(of({ kind: "webhook", provider: "github" })).toBe("webhook github");
+  });
+});
+
+describe("tracebacks", () => {
+  it("have paths in the source of the version", () => {
+    const digest = "7e".repeat(32);
+    const text = `  File "/home/ada/.penstock/sources/${digest}/big.py", line 27, in bad\n  File "/usr/lib/python3.11/json/__init__.py", line 1`;
+    expect(shortened(text)).toBe('  File "big.py", line 27, in bad\n  File "/usr/lib/python3.11/json/__init__.py", line 1');
   });
 });
 

@@ -2,7 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { items, step } from "../api/queries";
-import { duration, number } from "../ui/format";
+import { duration, number, shortened } from "../ui/format";
 import { Card, Elapsed, Facts, Load, State } from "../ui/kit";
 import { Values } from "./values";
 
@@ -37,7 +37,7 @@ export function StepPanel({ runId, stepKey, onChoose }: { runId: string; stepKey
                 <strong>
                   {data.error.type}: {data.error.message}
                 </strong>
-                {data.error.traceback && <pre>{data.error.traceback}</pre>}
+                {data.error.traceback && <pre>{shortened(data.error.traceback)}</pre>}
               </div>
             )}
             {data.items && <Items runId={runId} stepKey={stepKey} onChoose={onChoose} />}

@@ -52,6 +52,11 @@ export function exact(at: number): string {
   return `${date.toLocaleString()} (${zone})\n${date.toISOString()}`;
 }
 
+/** A traceback with paths in the source of the version, and not in the folder where an executor has unpacked it. */
+export function shortened(traceback: string): string {
+  return traceback.replace(/(?<=File ")[^"]*\/sources\/[0-9a-f]{64}\//g, "");
+}
+
 /** A number with at most four significant digits. */
 export function number(value: number): string {
   if (Number.isInteger(value)) return value.toLocaleString("en");
