@@ -87,7 +87,6 @@ def run(order: Json, slot: str, log: int, platform: set[int]) -> Json:
     try:
         _start(ranks, order, slot, platform, handlers)
     except OSError as error:
-        _kill(ranks)
         return _failed_to_start(request, error)
     return _Supervisor(ranks, request, log).wait()
 
@@ -114,6 +113,9 @@ def _start(ranks: list[_Rank], order: Json, slot: str, platform: set[int], handl
             os.close(printed)
             os.close(answered)
             ranks.append(_Rank(number, pid, os.pidfd_open(pid), output, answer))
+    except OSError:
+        _kill(ranks)  # before the gate opens: no rank calls the function without the others
+        raise
     finally:
         os.close(gate)
         os.close(key)
