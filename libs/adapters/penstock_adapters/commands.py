@@ -73,9 +73,16 @@ async def run(
             output, lines = await asyncio.gather(_exchange(process, stdin), _read_lines(process, log, kept))
             return Completed(await process.wait(), output, lines)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # processes that it has left
-        await process.wait()
+        await kill(process)
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a program that leads its own session, and the processes that it has left; wait until it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # `wait` waits for the end of its pipes, too, which comes only if somebody reads them.
+    process._transport.close()  # type: ignore[attr-defined] # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportAttributeAccessIssue]
+    await process.wait()
 
 
 def masked(line: str) -> str:

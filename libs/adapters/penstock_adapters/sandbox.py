@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from penstock_adapters.commands import kill
 from penstock_core.errors import PenstockError, UnavailableError
 
 _SYSTEM = (
@@ -108,9 +109,7 @@ class Sandbox:
             except TimeoutError:
                 raise SandboxError(f"it did not end in {program.timeout:g} s") from None
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+                await kill(process)
         if code != 0:
             how = signal.strsignal(-code) if code < 0 else f"exit code {code}"
             raise SandboxError("\n".join([f"its process ended early ({how})", *lines]).strip())

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from penstock_adapters.commands import kill
 from penstock_core.errors import PenstockError, UnavailableError
 
 _SHOWN = 20
@@ -200,9 +200,7 @@ class Git:
         finally:
             if watcher is not None:
                 watcher.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await kill(process)
         if code != 0:
             raise self._error("\n".join(lines).strip() or f"git ended with exit code {code}")
         if watched is not None and await asyncio.to_thread(folder_size, watched) > limit:
