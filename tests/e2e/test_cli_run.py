@@ -95,7 +95,7 @@ def slow():
 
 @step
 def pause(values: list[int]) -> int:
-    time.sleep(1.5)
+    time.sleep(3)
     return len(values)
 
 @pipeline
