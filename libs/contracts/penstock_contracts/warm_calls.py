@@ -4,9 +4,9 @@ A call is `{"deployment": …, "revision": 3, "version": 2, "run": {…}}`, wher
 `{"end": {"outcome": …, "error": …, "outputs": {…}}}`, or `{"refused": …, "detail": …}` with a `Refusal`.
 
 With `"stream": true`, replies `{"items": […], "first": 17, "sent": 4711}` come before it: items of the output from
-number `first` on, and the bytes of all items so far. The gateway sends `{"received": [SUBJECT, 4711]}` when the client
-has read them, with the subject of the replies, or `{"cancel": SUBJECT}` when it has disconnected. No more than
-`penstock_core.fork_server_protocol.STREAM_WINDOW` bytes are on their way.
+number `first` on, and the bytes of all items so far. The gateway sends `{"received": [SUBJECT, 4711]}`, with the
+subject of the replies, after the client has read these bytes, or `{"cancel": SUBJECT}` when it has disconnected. No more than
+`penstock_core.fork_server_protocol.STREAM_WINDOW` bytes are sent before the gateway confirms some.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: a lock and the options of its declaration. Out: the image's name with its digest.
 
-Promises: what an image is made from has a digest, which is its tag, so an image is built once, whoever asks for it and
-however often. No secret is in the build context, the Dockerfile, the log or the image.
+Promises: the tag of an image is the digest of everything that it is made from, so that requests for equal images, also
+by several clients, cost one build. No secret is in the build context, the Dockerfile, the log or the image.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Channel:
         self._socket.sendall(protocol.frame(message.encode()))
 
     def calls(self) -> list[Json] | None:
-        """Wait for the next calls; None: there are no more."""
+        """Wait for the next calls; None when the channel is closed."""
         self._received.clear()
         self._cancelled.clear()
         while (message := self._next(wait=True)) is not None:

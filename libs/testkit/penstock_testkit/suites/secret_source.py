@@ -33,12 +33,12 @@ class SecretSourceSuite:
         await self.fill(source, "db", value)
         assert await self._value(source, "db") == value
 
-    async def test_a_record_tells_the_source_and_no_value(self, source: SecretSource) -> None:
+    async def test_a_record_has_the_source_and_no_value(self, source: SecretSource) -> None:
         """Records may be shown."""
-        await self.fill(source, "told", "hunter2!")
-        record = await source.record(self.project, "told")
+        await self.fill(source, "shown", "hunter2!")
+        record = await source.record(self.project, "shown")
         assert record is not None and (record.name, record.source, record.project) == (
-            "told",
+            "shown",
             source.name,
             self.project,
         )
