@@ -5,8 +5,8 @@ A call is `{"deployment": …, "revision": 3, "version": 2, "run": {…}}`, wher
 
 With `"stream": true`, replies `{"items": […], "first": 17, "sent": 4711}` come before it: items of the output from
 number `first` on, and the bytes of all items so far. The gateway sends `{"received": [SUBJECT, 4711]}`, with the
-subject of the replies, after the client has read these bytes, or `{"cancel": SUBJECT}` when it has disconnected. No more than
-`penstock_core.fork_server_protocol.STREAM_WINDOW` bytes are sent before the gateway confirms some.
+subject of the replies, after the client has read these bytes, or `{"cancel": SUBJECT}` when it has disconnected. No
+more than `penstock_core.fork_server_protocol.STREAM_WINDOW` bytes are sent before the gateway confirms some.
 """
 
 from __future__ import annotations
