@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json as codec
 import math
 import re
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -163,3 +166,20 @@ def parse_time(text: str, now: float) -> float:
         raise UsageError(
             f"{text!r} is not a time: write 2026-11-21, 2026-11-21T08:15, or an age such as 2d, 8h or 90m"
         ) from None
+
+
+def read_object(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object from a file, or from standard input for `-`; `what` it is, for errors.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON object.
+    """
+    try:
+        found = codec.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{file} must be {what}")
+    return found

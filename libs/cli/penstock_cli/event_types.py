@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json as codec
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from penstock_cli.arguments import Json
+from penstock_cli.arguments import Json, read_object
 from penstock_cli.display import output
-from penstock_cli.errors import UsageError
 
 app = typer.Typer(help="Manage the JSON Schemas of types of events.", no_args_is_help=True)
 
@@ -56,7 +53,7 @@ def set_type(
     """Register a type of events: from now on, events of this type must fit the schema."""
     from penstock_cli.platform import session
 
-    schema = _read(file)
+    schema = read_object(file, "a JSON Schema as an object")
     with session.connect() as connected:
         found = connected.client.events.types.set(type, schema, description=description)
     if json:
@@ -76,15 +73,3 @@ def delete(type: Type, json: Json = False) -> None:
         output.as_json({"type": type, "deleted": True})
     else:
         output.line(f"event type {type} deleted")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = codec.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{file} must be a JSON Schema as an object")
-    return found

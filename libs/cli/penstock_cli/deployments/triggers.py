@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json as codec
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from penstock_cli.arguments import Json
+from penstock_cli.arguments import Json, read_object
 from penstock_cli.deployments import replay
 from penstock_cli.deployments.group import print_decisions
 from penstock_cli.display import output
-from penstock_cli.errors import UsageError
 
 app = typer.Typer(help="Explain and test how triggers handle events.", no_args_is_help=True)
 
@@ -53,7 +50,7 @@ def test(
     """Show how a deployment would handle an event. Nothing is stored, no run starts."""
     from penstock_cli.platform import session
 
-    given = _read(event)
+    given = read_object(event, "a CloudEvent as a JSON object")
     with session.connect() as connected:
         decisions = connected.client.deployments.test(deployment, given)
     if json:
@@ -65,15 +62,3 @@ def test(
 
 
 app.command("replay")(replay.replay)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = codec.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{file} must be a CloudEvent as a JSON object")
-    return found
