@@ -23,7 +23,7 @@ def built(tmp_path: Path) -> ConsoleFiles:
 
 def test_files_are_found_by_name_and_compressed(built: ConsoleFiles) -> None:
     page, script = built.page(), built.get("assets/main-1.js")
-    assert built.is_built and page.is_page
+    assert page.is_page
     assert page.media_type == "text/html; charset=utf-8"
     assert script is not None and script.media_type == "text/javascript; charset=utf-8"
     assert gzip.decompress(script.compressed) == script.content and not script.is_page
@@ -36,7 +36,6 @@ def test_nothing_else_is_found(built: ConsoleFiles, name: str) -> None:
 
 def test_without_a_build_the_page_says_how_to_get_it(tmp_path: Path) -> None:
     missing = ConsoleFiles(tmp_path / "nothing")
-    assert not missing.is_built
     assert b"make console" in missing.page().content
 
 

@@ -41,11 +41,6 @@ class ConsoleFiles:
         self._folder = folder or (_INSTALLED if _INSTALLED.is_dir() else _CHECKOUT)
         self._files: dict[str, File] = {}
 
-    @property
-    def is_built(self) -> bool:
-        """Whether there is a console."""
-        return (self._folder / _INDEX).is_file()
-
     def page(self) -> File:
         """Return the document of all pages, or one that says how to build the console."""
         return self.get(_INDEX) or File("text/html; charset=utf-8", _MISSING, b"", is_page=True)
